@@ -1,0 +1,53 @@
+import type { DType } from '../dtype.js';
+import { bytesOf } from '../dtype.js';
+import type { Device, MemoryKind } from './device.js';
+import { encode, hostTensor, type HostTensor } from './host.js';
+import { numelOf, type Shape, Tensor } from './tensor.js';
+
+export interface CreateOptions {
+  /** What the memory counts as; default 'activations'. */
+  readonly kind?: MemoryKind;
+  /** Reachable by peer ranks without a copy. */
+  readonly shared?: boolean;
+}
+
+/** Uninitialised. */
+export function empty(device: Device, shape: Shape, dtype: DType, options: CreateOptions = {}): Tensor {
+  const { kind = 'activations', shared = false } = options;
+  return new Tensor(device.allocate(numelOf(shape) * bytesOf(dtype), kind, { shared }), shape, dtype);
+}
+
+export function full(device: Device, shape: Shape, dtype: DType, value: number, options?: CreateOptions): Tensor {
+  const tensor = empty(device, shape, dtype, options);
+  fill(tensor, value);
+  return tensor;
+}
+
+export function zeros(device: Device, shape: Shape, dtype: DType, options?: CreateOptions): Tensor {
+  return full(device, shape, dtype, 0, options);
+}
+
+/** Sets every element, in stream order. */
+export function fill(tensor: Tensor, value: number): void {
+  const { backend } = tensor.device;
+  if (tensor.numel === 0) return;
+  if (backend.supports('fill', [])) backend.launch('fill', [], [tensor], [value]);
+  else write(tensor, hostTensor(tensor.shape, tensor.dtype, new Float64Array(tensor.numel).fill(value)));
+}
+
+/** Host values, rounded to the dtype. `shape` defaults to one axis. */
+export function tensor(device: Device, values: ArrayLike<number>, dtype: DType, shape: Shape = [values.length], options?: CreateOptions): Tensor {
+  return fromHost(device, hostTensor(shape, dtype, values), options);
+}
+
+export function fromHost(device: Device, host: HostTensor, options?: CreateOptions): Tensor {
+  const result = empty(device, host.shape, host.dtype, options);
+  write(result, host);
+  return result;
+}
+
+/** Overwrites the elements, in stream order. */
+export function write(target: Tensor, host: HostTensor): void {
+  target.assertAlive();
+  target.device.backend.write(target.handle, target.byteOffset, encode({ ...host, dtype: target.dtype }));
+}
