@@ -1,0 +1,62 @@
+import type { FromProperties, JsonSchema } from './schema.js';
+
+/** What a cross-field check may know besides the config. */
+export interface ConfigContext {
+  /** Data-parallel ranks of the run that the config is for. */
+  readonly worldSize: number;
+}
+
+/** Reports one problem of a check. `path` is dotted: `optimizer.params.lr`. */
+export type Report = (path: string, message: string) => void;
+
+/**
+ * The part of a config that one package owns: some top-level keys, each with a schema. `Config` is the type of the validated part.
+ */
+export interface Section<Config = unknown> {
+  /** Title in the reference page. */
+  readonly name: string;
+  readonly summary: string;
+  /** Top-level key -> schema. */
+  readonly properties: Readonly<Record<string, JsonSchema>>;
+  /** Dotted path of a key that DeepSpeed has and we don't -> the reason. Such a key may only be switched off. */
+  readonly unsupported: Readonly<Record<string, string>>;
+  /** Rules that tie several fields together; runs when every field by itself is valid. */
+  check?(config: Config, report: Report, context: ConfigContext): void;
+  /** Never set; carries the type. */
+  readonly config?: Config;
+}
+
+/** The type of a config composed of these sections. */
+export type ConfigOf<Sections extends readonly Section[]> = {
+  readonly [K in keyof Union<Sections>]: Union<Sections>[K];
+};
+type Union<Sections extends readonly Section[]> = (
+  Sections[number] extends infer S
+    ? S extends Section<infer C>
+      ? (c: C) => void
+      : never
+    : never
+) extends (c: infer All) => void
+  ? All
+  : never;
+
+/**
+ * Declares the section of a package. The schemas are the only place where keys, types, ranges, defaults and descriptions stand; the
+ * type of the section follows from them, and objects refuse unknown keys without being told.
+ *
+ * @example
+ * const clipping = defineSection({
+ *   name: 'Gradient clipping',
+ *   summary: 'Bounds the norm of the gradient of all parameters together.',
+ *   properties: { gradient_clipping: { type: 'number', minimum: 0, default: 1, description: 'Largest norm; 0 switches clipping off.' } },
+ * });
+ */
+export function defineSection<const P extends Readonly<Record<string, JsonSchema>>>(definition: {
+  readonly name: string;
+  readonly summary: string;
+  readonly properties: P;
+  readonly unsupported?: Readonly<Record<string, string>>;
+  check?(config: FromProperties<P>, report: Report, context: ConfigContext): void;
+}): Section<FromProperties<P>> {
+  return { unsupported: {}, ...definition };
+}
