@@ -3,7 +3,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { pnpm } from './pnpm.mjs';
+import { delimiter, dirname, join } from 'node:path';
+import { pnpm, pnpmPath } from './pnpm.mjs';
 import { root, run } from './run.mjs';
 
 const [major, minor] = process.versions.node.split('.').map(Number);
@@ -38,6 +39,8 @@ function build(tasks) {
     TURBO_TELEMETRY_DISABLED: '1',
     TURBO_NO_UPDATE_NOTIFIER: '1',
     ...process.env,
+    // turbo calls the package manager by name.
+    PATH: [join(dirname(pnpmPath()), '../../.bin'), process.env.PATH].join(delimiter),
   };
   run(process.execPath, [`${root}/node_modules/turbo/bin/turbo`, 'run', ...tasks, '--output-logs=new-only'], { env });
 }

@@ -1,0 +1,19 @@
+// What a stranger may install, the few lines they run (a file of this folder, copied beside their node_modules), what its output must
+// say, and whether it must fail. `remove` deletes packages after the install, as if npm had found none for the platform.
+const native = '@deepspeed-ts/kernels-cpu-linux-x64-gnu';
+
+export const cases = [
+  { title: 'core alone', install: ['@deepspeed-ts/core'], script: 'core.mjs', expect: ['gradient'] },
+  { title: 'the CPU backend alone', install: ['@deepspeed-ts/kernels-cpu'], script: 'kernels-cpu.mjs', expect: ['instruction set'] },
+  { title: 'zero alone', install: ['@deepspeed-ts/zero'], script: 'zero.mjs', expect: ['stage'] },
+  { title: 'the launcher alone', install: ['@deepspeed-ts/launcher'], script: 'launcher.mjs', expect: ['rank 0 of 2', 'rank 1 of 2'] },
+  { title: 'the meta package', install: ['deepspeed-ts'], script: 'deepspeed-ts.mjs', expect: ['loss fell'] },
+  {
+    title: 'a platform without a binary',
+    install: ['@deepspeed-ts/kernels-cpu'],
+    remove: [native],
+    script: 'kernels-cpu.mjs',
+    expect: [native],
+    fails: true,
+  },
+];
