@@ -1,0 +1,101 @@
+// Copies of matrix pieces in the order that the register tile reads them, widened to f32 on the way.
+//   A by rows    [rows][stride]        a copy with a row stride that does not map all rows to the same cache sets
+//   A by columns [panel][kc][height]   when A is stored transposed: consecutive rows are already side by side
+//   B            [kc][NR]              one sliver of NR columns, zeros beyond the last column
+#pragma once
+#include <utility>
+
+#include "gemm_tile.h"
+
+namespace ds {
+namespace DS_ISA_NS {
+
+constexpr int64_t KC = 256;            // depth of a block: a B sliver (KC x NR) stays in L1 while A's panels pass
+constexpr int64_t kRowStride = KC + 16;  // floats between packed rows of A: an odd number of cache lines
+
+// ---- transpose of VL x VL ------------------------------------------------------------------------------
+template <int D, int... L> DS_INLINE void swap_lanes(vf& a, vf& b, std::integer_sequence<int, L...>) {
+  vf low = __builtin_shufflevector(a, b, ((L & D) ? VL + L - D : L)...);
+  b = __builtin_shufflevector(a, b, ((L & D) ? VL + L : L + D)...);
+  a = low;
+}
+// Swaps the off-diagonal D x D blocks of every 2D x 2D block; D = 1, 2, .. VL/2 is a transpose.
+template <int D> DS_INLINE void transpose_step(vf* r) {
+  for (int i = 0; i < VL; i++)
+    if (!(i & D)) swap_lanes<D>(r[i], r[i + D], std::make_integer_sequence<int, VL>{});
+}
+DS_INLINE void transpose(vf* r) {
+  transpose_step<1>(r);
+  transpose_step<2>(r);
+  if constexpr (VL > 4) transpose_step<4>(r);
+  if constexpr (VL > 8) transpose_step<8>(r);
+}
+
+// ---- A -------------------------------------------------------------------------------------------------
+template <class T>
+static void pack_rows(const T* a, int64_t lda, int64_t rows, int64_t columns, float* to, int64_t stride) {
+  for (int64_t i = 0; i < rows; i++, a += lda, to += stride) {
+    int64_t k = 0;
+    for (; k + VL <= columns; k += VL) store(to + k, load(a + k));
+    if (k < columns) store(to + k, load(a + k, columns - k), columns - k);
+  }
+}
+
+// a: [kc][m..] (row k holds A(0..m-1, k)). Writes up to VL floats past the end of `to`.
+template <class T> static void pack_columns(const T* a, int64_t lda, int64_t m, int64_t kc, float* to) {
+  const int64_t panels = panel_count(m);
+  for (int64_t p = 0; p < panels; p++) {
+    const int64_t begin = panel_begin(m, panels, p), height = panel_begin(m, panels, p + 1) - begin;
+    const T* from = a + begin;
+    // Whole vectors where the row has them: the lanes beyond the panel are overwritten by the next k.
+    const bool whole = begin + (height + VL - 1) / VL * VL <= m;
+    for (int64_t k = 0; k < kc; k++, from += lda, to += height)
+      for (int64_t i = 0; i < height; i += VL)
+        store(to + i, whole ? load(from + i) : load(from + i, height - i < VL ? height - i : VL));
+  }
+}
+
+// ---- B -------------------------------------------------------------------------------------------------
+// Columns [0, n) of a kc x n block into columns [at, at + n) of a sliver.
+template <class T> static void pack_sliver(const T* b, int64_t ldb, int64_t kc, int n, float* to, int at) {
+  to += at;
+  if (n == NR) {
+    for (int64_t k = 0; k < kc; k++, b += ldb, to += NR)
+      for (int v = 0; v < NV; v++) store(to + v * VL, load(b + v * VL));
+    return;
+  }
+  for (int64_t k = 0; k < kc; k++, b += ldb, to += NR)
+    for (int j = 0; j < n; j += VL) {
+      int lanes = n - j < VL ? n - j : VL;
+      store(to + j, load(b + j, lanes), lanes);
+    }
+}
+
+// The same from B stored transposed: column j of the block is the row b[j * ldb ..].
+template <class T> static void pack_sliver_transposed(const T* b, int64_t ldb, int64_t kc, int n, float* to, int at) {
+  for (int j = 0; j < n; j += VL, b += VL * ldb) {
+    const int lanes = n - j < VL ? n - j : VL;
+    float* column = to + at + j;
+    for (int64_t k = 0; k < kc; k += VL) {
+      const int64_t depth = kc - k < VL ? kc - k : VL;
+      vf r[VL];
+      if (lanes == VL && depth == VL) {
+        for (int i = 0; i < VL; i++) r[i] = load(b + i * ldb + k);
+        transpose(r);
+        for (int i = 0; i < VL; i++) store(column + (k + i) * NR, r[i]);
+      } else {
+        for (int i = 0; i < VL; i++) r[i] = i < lanes ? load(b + i * ldb + k, depth) : vf{};
+        transpose(r);
+        for (int64_t i = 0; i < depth; i++) store(column + (k + i) * NR, r[i], lanes);
+      }
+    }
+  }
+}
+
+DS_INLINE void clear_columns(float* sliver, int64_t kc, int from) {
+  for (int64_t k = 0; k < kc; k++)
+    for (int j = from; j < NR; j++) sliver[k * NR + j] = 0;
+}
+
+}  // namespace DS_ISA_NS
+}  // namespace ds
