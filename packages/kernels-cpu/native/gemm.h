@@ -9,6 +9,27 @@
 namespace ds {
 namespace DS_ISA_NS {
 
+// What a product is added to.
+enum class Base { kZero, kBias, kC };
+// How A(i, k) lies: a[i * a_row + k]; a[k * a_row + i]; or as pack_columns leaves it.
+enum class Lie { kRows, kColumns, kColumnPanels };
+
+// C [m x n] = base + A [m x kc] B, by one thread. B comes as slivers of NR columns, b_step floats apart, each with rows
+// b_row floats apart (readable up to NR columns, also in the last sliver).
+struct Block {
+  int64_t m, n, kc;
+  const float* a;
+  int64_t a_row;
+  Lie lie;
+  const float* b;
+  int64_t b_row, b_step;
+  float* c;
+  int64_t c_row;
+  Base base;
+  const float* bias;  // [n], for Base::kBias
+};
+void multiply_block(const Block& block);  // in ops/matmul.cc, one a level
+
 constexpr int kMaxPieces = 8;
 constexpr int64_t MC = MR * (DS_ISA_LEVEL == 2 ? 12 : 16);  // rows of A in L2 (MC x KC floats: 64 to 172 KiB)
 constexpr int64_t kPackedB = 4 << 20;  // floats of packed B at a time (16 MiB), or 256 columns if those are more
@@ -21,7 +42,7 @@ template <class T> struct Pieces {
   int count;
   bool along_k;
   bool transposed;  // stored [n][k]
-  int64_t ld;       // floats between stored rows, the same for all pieces
+  int64_t ld[kMaxPieces];  // elements between stored rows
 };
 
 template <class TA, class TB, class TC> struct Gemm {
@@ -38,7 +59,7 @@ template <class TA, class TB, class TC> struct Gemm {
 
 template <class T> static Pieces<T> whole(const T* data, int64_t ld, bool transposed, int64_t n) {
   Pieces<T> p = {};
-  p.data[0] = data, p.extent[0] = n, p.count = 1, p.ld = ld, p.transposed = transposed;
+  p.data[0] = data, p.extent[0] = n, p.count = 1, p.ld[0] = ld, p.transposed = transposed;
   return p;
 }
 
@@ -60,47 +81,19 @@ template <class T> static void pack_b(const Pieces<T>& b, int64_t k0, int64_t kc
     float* at = to + (b.along_k ? (from - k0) * NR : 0);
     const int column = b.along_k ? 0 : (int)(from - j0);
     if (b.transposed)
-      pack_sliver_transposed(b.data[i] + j * b.ld + k, b.ld, depth, columns, at, column);
+      pack_sliver_transposed(b.data[i] + j * b.ld[i] + k, b.ld[i], depth, columns, at, column);
     else
-      pack_sliver(b.data[i] + k * b.ld + j, b.ld, depth, columns, at, column);
+      pack_sliver(b.data[i] + k * b.ld[i] + j, b.ld[i], depth, columns, at, column);
   }
 }
 
 // Packed B of columns [j0, j0 + nc): [K step][sliver][kc][NR]; sliver s of step k0 starts at k0 * slivers * NR + s * kc * NR.
-DS_INLINE const float* sliver_at(const float* packed, int64_t slivers, int64_t k0, int64_t kc, int64_t s) {
-  return packed + (k0 * slivers + s * kc) * NR;
-}
-
 template <class G> static void pack_slivers(const G& g, int64_t j0, int64_t nc, int64_t begin, int64_t end, float* packed) {
   const int64_t slivers = (nc + NR - 1) / NR;
   for (int64_t k0 = 0; k0 < g.k; k0 += KC) {
     const int64_t kc = smaller(KC, g.k - k0);
     for (int64_t s = begin; s < end; s++)
       pack_b(g.b, k0, kc, j0 + s * NR, (int)smaller(NR, nc - s * NR), packed + (k0 * slivers + s * kc) * NR);
-  }
-}
-
-// Packed A [m x kc] times slivers [begin, end) into c, whose column 0 is the first column of sliver `begin`.
-static void multiply_block(const float* a, bool a_columns, int64_t m, int64_t kc, const float* b, int64_t slivers, int64_t n,
-                           float* c, int64_t ldc, Base base, const float* bias) {
-  const int64_t panels = panel_count(m);
-  Tile t = {};
-  t.kc = kc, t.b_row = NR, t.c_row = ldc, t.base = base;
-  for (int64_t s = 0; s < slivers; s++) {
-    t.b = b + s * kc * NR;
-    t.n = (int)smaller(NR, n - s * NR);
-    t.bias = bias ? bias + s * NR : nullptr;
-    for (int64_t p = 0; p < panels; p++) {
-      const int64_t i = panel_begin(m, panels, p), height = panel_begin(m, panels, p + 1) - i;
-      t.c = c + i * ldc + s * NR;
-      if (a_columns) {
-        t.a = a + i * kc, t.a_row = height;
-        tile_of_height<true>((int)height, t);
-      } else {
-        t.a = a + i * kRowStride, t.a_row = kRowStride;
-        tile_of_height<false>((int)height, t);
-      }
-    }
   }
 }
 
@@ -124,15 +117,17 @@ static void multiply_rows(const Gemm<TA, TB, TC>& g, int64_t i0, int64_t m, int6
   float* sum = kDirect ? (float*)c : rounding;
   const int64_t ld = kDirect ? g.ldc : round_up(n, VL);
   const float* bias = g.bias ? g.bias + j0 + first : nullptr;
-  for (int64_t k0 = 0; k0 < g.k; k0 += KC) {
+  int64_t k0 = 0;
+  do {  // once even when K = 0: C is the base then
     const int64_t kc = smaller(KC, g.k - k0);
     if (g.a_transposed)
       pack_columns(g.a + k0 * g.lda + i0, g.lda, m, kc, packed_a);
     else
       pack_rows(g.a + i0 * g.lda + k0, g.lda, m, kc, packed_a, kRowStride);
     Base base = k0 > 0 || (kDirect && g.accumulate) ? Base::kC : g.bias ? Base::kBias : Base::kZero;
-    multiply_block(packed_a, g.a_transposed, m, kc, sliver_at(packed, slivers, k0, kc, s0), s1 - s0, n, sum, ld, base, bias);
-  }
+    multiply_block({m, n, kc, packed_a, kRowStride, g.a_transposed ? Lie::kColumnPanels : Lie::kRows,
+                    packed + (k0 * slivers + s0 * kc) * NR, NR, kc * NR, sum, ld, base, bias});
+  } while ((k0 += KC) < g.k);
   if (!kDirect) round_rows(rounding, ld, m, n, c, g.ldc, g.accumulate);
 }
 
@@ -165,7 +160,7 @@ template <class TA, class TB, class TC> static bool gemm(const Gemm<TA, TB, TC>&
     return ok;
   }
   const int64_t threads = pool_threads();
-  const int64_t wide = g.k * round_up(g.n, NR) <= kPackedB ? g.n : smaller(g.n, larger(256, kPackedB / g.k / NR * NR));
+  const int64_t wide = g.k * round_up(g.n, NR) <= kPackedB ? g.n : smaller(g.n, larger(256, kPackedB / larger(1, g.k) / NR * NR));
   float* packed = (float*)scratch(-1, 0, (size_t)(g.k * round_up(wide, NR)) * sizeof(float));
   if (!packed) return false;
   for (int64_t j0 = 0; j0 < g.n; j0 += wide) {

@@ -5,13 +5,30 @@
 #pragma once
 #include <utility>
 
-#include "gemm_tile.h"
+#include "simd.h"
 
 namespace ds {
 namespace DS_ISA_NS {
 
+// Register tile: MR rows x NR columns of C.
+#if DS_ISA_LEVEL == 2
+constexpr int MR = 14;  // 28 accumulators + 2 of B in 32 registers; A comes as a broadcast memory operand
+#elif DS_ISA_LEVEL == 1
+constexpr int MR = 6;  // 12 accumulators + 2 of B + 2 broadcasts in 16 registers
+#elif defined(__aarch64__)
+constexpr int MR = 8;
+#else
+constexpr int MR = 4;
+#endif
+constexpr int NV = 2;
+constexpr int NR = NV * VL;
 constexpr int64_t KC = 256;            // depth of a block: a B sliver (KC x NR) stays in L1 while A's panels pass
 constexpr int64_t kRowStride = KC + 16;  // floats between packed rows of A: an odd number of cache lines
+
+// Rows [0, m) go in ceil(m / MR) panels whose heights differ by at most one: a last panel of 2 rows would leave most of
+// the registers idle (256 rows are 19 panels of 13 or 14, not 18 of 14 and one of 4).
+DS_INLINE int64_t panel_count(int64_t m) { return (m + MR - 1) / MR; }
+DS_INLINE int64_t panel_begin(int64_t m, int64_t panels, int64_t p) { return m * p / panels; }
 
 // ---- transpose of VL x VL ------------------------------------------------------------------------------
 template <int D, int... L> DS_INLINE void swap_lanes(vf& a, vf& b, std::integer_sequence<int, L...>) {

@@ -1,26 +1,12 @@
 // The register tile of every matrix product here: C[m x n] = base + A[m x kc] B[kc x NR], m <= MR, n <= NR = 2 vectors.
 // One source for all levels; what differs is MR. An element of C is one chain of fmadd over k, so its bits depend on
 // nothing but k: not on the tile's height, nor on how C was split among threads.
+// Included by ops/matmul.cc alone: 2 x MR kernels are code enough once a level. Others call multiply_block (gemm.h).
 #pragma once
-#include "simd.h"
+#include "gemm.h"
 
 namespace ds {
 namespace DS_ISA_NS {
-
-#if DS_ISA_LEVEL == 2
-constexpr int MR = 14;  // 28 accumulators + 2 of B in 32 registers; A comes as a broadcast memory operand
-#elif DS_ISA_LEVEL == 1
-constexpr int MR = 6;  // 12 accumulators + 2 of B + 2 broadcasts in 16 registers
-#elif defined(__aarch64__)
-constexpr int MR = 8;
-#else
-constexpr int MR = 4;
-#endif
-constexpr int NV = 2;
-constexpr int NR = NV * VL;
-
-// What the product is added to when a tile is stored.
-enum class Base { kZero, kBias, kC };
 
 struct Tile {
   int64_t kc;
@@ -79,7 +65,7 @@ template <int M, bool kColumns> static void tile(const Tile& t) {
 }
 
 // Calls tile<m> for a run-time height, by halving the range.
-template <bool kColumns, int kLow = 1, int kHigh = MR> static inline void tile_of_height(int m, const Tile& t) {
+template <bool kColumns, int kLow = 1, int kHigh = MR> static void tile_of_height(int m, const Tile& t) {
   if constexpr (kLow == kHigh) {
     tile<kLow, kColumns>(t);
   } else {
@@ -90,11 +76,6 @@ template <bool kColumns, int kLow = 1, int kHigh = MR> static inline void tile_o
       tile_of_height<kColumns, kMiddle + 1, kHigh>(m, t);
   }
 }
-
-// Rows [0, m) in ceil(m / MR) panels whose heights differ by at most one: a last panel of 2 rows would leave most of
-// the registers idle (256 rows are 19 panels of 13 or 14, not 18 of 14 and one of 4).
-DS_INLINE int64_t panel_count(int64_t m) { return (m + MR - 1) / MR; }
-DS_INLINE int64_t panel_begin(int64_t m, int64_t panels, int64_t p) { return m * p / panels; }
 
 }  // namespace DS_ISA_NS
 }  // namespace ds

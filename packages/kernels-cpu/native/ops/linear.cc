@@ -1,0 +1,125 @@
+// y [rows, S] = x [rows, I] [W_0 .. W_{n-1}] + [b_0 .. b_{n-1}], S = sum of O_i: several weights (query, key, value; gate,
+// up) as one product. layout 0 stores W as [O, I] (torch's Linear), layout 1 as [I, O] (GPT-2's Conv1D).
+#include "gemm_small.h"
+
+namespace ds {
+namespace DS_ISA_NS {
+
+// The weights as one op(B): [I, S] for the forward, [S, I] for the input gradient.
+template <class T> static Pieces<T> weights(const View* w, int n, int layout, bool backward) {
+  Pieces<T> p = {};
+  p.count = n, p.along_k = backward;
+  p.transposed = (layout == 0) != backward;
+  for (int i = 0; i < n; i++) {
+    p.data[i] = w[i].as<T>();
+    p.extent[i] = w[i].dims[layout == 0 ? 0 : 1];
+    p.ld[i] = w[i].dims[1];
+  }
+  return p;
+}
+
+template <class T> static const char* linear(const Call& c, int n, bool has_bias, int layout) {
+  const View &x = c.in[0], &y = c.out[0];
+  Gemm<T, T, T> g = {};
+  g.m = x.rows(), g.n = y.cols(), g.k = x.cols();
+  g.a = x.as<T>(), g.lda = g.k, g.c = y.as<T>(), g.ldc = g.n;
+  g.b = weights<T>(c.in + 1, n, layout, false);
+  if (has_bias) {
+    float* bias = (float*)scratch(-1, 1, (size_t)(g.n + NR) * sizeof(float));
+    if (!bias) return kOutOfWorkspace;
+    int64_t at = 0;
+    for (int i = 0; i < n; i++)
+      for (int64_t j = 0; j < g.b.extent[i]; j++) bias[at++] = load_scalar(c.in[1 + n + i].as<T>() + j);
+    g.bias = bias;
+  }
+  return multiply(g) ? nullptr : kOutOfWorkspace;
+}
+
+KERNEL(linear, kFloats) {
+  const int n = (int)c.attrs[0];
+  if (n > kMaxPieces) return error_text("linear: at most %d weights at once, got %d", kMaxPieces, n);
+  return by_float(c.in[0].dtype, [&](auto t) { return linear<decltype(t)>(c, n, c.attrs[1] != 0, (int)c.attrs[2]); });
+}
+
+// dx [rows, I] = sum_i dy_i W_i: one product over the concatenated S, so one accumulation in f32.
+KERNEL(linear_dx, kFloats) {
+  const int n = (int)c.attrs[0], layout = (int)c.attrs[1];
+  if (n > kMaxPieces) return error_text("linear_dx: at most %d weights at once, got %d", kMaxPieces, n);
+  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
+    using T = decltype(t);
+    const View &dy = c.in[0], &dx = c.out[0];
+    Gemm<T, T, T> g = {};
+    g.m = dy.rows(), g.n = dx.cols(), g.k = dy.cols();
+    g.a = dy.as<T>(), g.lda = g.k, g.c = dx.as<T>(), g.ldc = g.n;
+    g.b = weights<T>(c.in + 1, n, layout, true);
+    return multiply(g) ? nullptr : kOutOfWorkspace;
+  });
+}
+
+// dw of the columns [columnOffset, columnOffset + columns) of dy: dy' x [columns, I], or x' dy [I, columns] for layout 1.
+template <class T, class TW> static const char* linear_dw(const Call& c, int64_t offset, int64_t columns, int layout, bool accumulate) {
+  const View &dy = c.in[0], &x = c.in[1], &dw = c.out[0];
+  const T* slice = dy.as<T>() + offset;
+  Gemm<T, T, TW> g = {};
+  g.k = x.rows();
+  g.a_transposed = true;
+  g.c = dw.as<TW>(), g.accumulate = accumulate;
+  if (layout == 0) {
+    g.m = columns, g.n = x.cols();
+    g.a = slice, g.lda = dy.cols();
+    g.b = whole(x.as<T>(), x.cols(), false, g.n);
+  } else {
+    g.m = x.cols(), g.n = columns;
+    g.a = x.as<T>(), g.lda = x.cols();
+    g.b = whole(slice, dy.cols(), false, g.n);
+  }
+  g.ldc = g.n;
+  return gemm(g) ? nullptr : kOutOfWorkspace;
+}
+
+KERNEL(linear_dw, kFloats) {
+  const int64_t offset = (int64_t)c.attrs[0], columns = (int64_t)c.attrs[1];
+  const int layout = (int)c.attrs[2];
+  const bool accumulate = c.attrs[3] != 0;
+  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
+    using T = decltype(t);
+    if (c.out[0].dtype == F32) return linear_dw<T, float>(c, offset, columns, layout, accumulate);
+    return by_float(c.out[0].dtype, [&](auto w) { return linear_dw<T, decltype(w)>(c, offset, columns, layout, accumulate); });
+  });
+}
+
+// out [columns] = sum of the rows of dy's columns [columnOffset, ..): a bias gradient. A column is one worker's; its sum
+// goes in runs of 256 rows, so that its error grows with the run and the number of runs, not with their product.
+template <class T, class TO>
+static void column_sum(const View& dy, int64_t offset, int64_t begin, int64_t end, TO* out, bool accumulate) {
+  constexpr int64_t kRun = 256;
+  const int64_t rows = dy.rows(), ld = dy.cols();
+  for (int64_t j = begin; j < end; j += VL) {
+    const int64_t lanes = smaller(VL, end - j);
+    vf total = vf{};
+    for (int64_t r = 0; r < rows; r += kRun) {
+      vf run = vf{};
+      const T* row = dy.as<T>() + r * ld + offset + j;
+      for (int64_t i = smaller(kRun, rows - r); i > 0; i--, row += ld) run += lanes == VL ? load(row) : load(row, lanes);
+      total += run;
+    }
+    if (accumulate) total += load(out + j, lanes);
+    store(out + j, total, lanes);
+  }
+}
+
+KERNEL(column_sum, kFloats) {
+  const int64_t offset = (int64_t)c.attrs[0], columns = (int64_t)c.attrs[1];
+  const bool accumulate = c.attrs[2] != 0;
+  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
+    return by_float(c.out[0].dtype, [&](auto o) -> const char* {
+      parallel(columns, 4 * VL, [&](int64_t begin, int64_t end, int) {
+        column_sum<decltype(t)>(c.in[0], offset, begin, end, c.out[0].as<decltype(o)>(), accumulate);
+      });
+      return nullptr;
+    });
+  });
+}
+
+}  // namespace DS_ISA_NS
+}  // namespace ds
