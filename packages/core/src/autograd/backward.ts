@@ -3,7 +3,7 @@ import type { Parameter } from '../nn/parameter.js';
 import { addInto } from '../ops/add.js';
 import { full } from '../tensor/create.js';
 import { scope, untrack } from '../tensor/scope.js';
-import type { Tensor } from '../tensor/tensor.js';
+import type { Shape, Tensor } from '../tensor/tensor.js';
 import { isRecording, noGrad } from './mode.js';
 import { GradNode } from './node.js';
 
@@ -76,11 +76,8 @@ function step(node: GradNode): void {
 /** Adds a gradient that arrives at an output. Takes over its count. */
 function deliver(node: GradNode, output: number, gradient: Tensor): void {
   const present = node.grads[output];
-  if (!present) {
-    node.grads[output] = gradient;
-    return;
-  }
-  node.grads[output] = addInto(present, gradient);
+  const shaped = shapedAs(node.outputShapes[output]!, gradient);
+  node.grads[output] = present ? addInto(present, shaped) : shaped;
 }
 
 function count(parameter: Parameter, change: number): number {
@@ -102,6 +99,13 @@ function reachable(roots: readonly GradNode[]): GradNode[] {
     }
   }
   return [...seen].sort((a, b) => b.id - a.id);
+}
+
+function shapedAs(shape: Shape, gradient: Tensor): Tensor {
+  if (shape.length === gradient.shape.length && shape.every((size, i) => size === gradient.shape[i])) return gradient;
+  const view = gradient.view(shape).keep();
+  gradient.dispose();
+  return view;
 }
 
 function untracked(tensor: Tensor): Tensor {

@@ -18,8 +18,9 @@ export function checkpoint(body: Body, ...inputs: Tensor[]): Tensor | Tensor[] {
   if (!isRecording()) return body(...inputs);
   const random = { ...randomContext() };
   const { result, parameters } = withParameterUses(() => noGrad(() => scope(() => body(...inputs))));
-  const node = new CheckpointNode(body, inputs, [...parameters], random);
-  for (const [i, output] of (Array.isArray(result) ? result : [result]).entries()) {
+  const outputs = Array.isArray(result) ? result : [result];
+  const node = new CheckpointNode(body, inputs, outputs, [...parameters], random);
+  for (const [i, output] of outputs.entries()) {
     output.node = node.retain();
     output.nodeOutput = i;
   }
@@ -31,9 +32,12 @@ class CheckpointNode extends GradNode {
   readonly #random: ReturnType<typeof randomContext>;
   #inputs: Tensor[];
 
-  constructor(body: Body, inputs: readonly Tensor[], uses: readonly Parameter[], random: ReturnType<typeof randomContext>) {
+  constructor(body: Body, inputs: readonly Tensor[], outputs: readonly Tensor[], uses: readonly Parameter[], random: ReturnType<typeof randomContext>) {
     // Parameters after the inputs: held here, so that they are not called final before the block has been recomputed.
-    super([...inputs.map((input): Edge => (input.node ? { node: input.node, output: input.nodeOutput } : null)), ...uses]);
+    super(
+      [...inputs.map((input): Edge => (input.node ? { node: input.node, output: input.nodeOutput } : null)), ...uses],
+      outputs.map(({ shape }) => shape),
+    );
     this.#body = body;
     this.#random = random;
     this.#inputs = inputs.map((input) => input.retain());

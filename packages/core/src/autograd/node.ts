@@ -1,5 +1,5 @@
 import type { Parameter } from '../nn/parameter.js';
-import type { Tensor } from '../tensor/tensor.js';
+import type { Shape, Tensor } from '../tensor/tensor.js';
 
 /** What an input of a recorded operation leads back to: the node that made it, a parameter, or nothing. */
 export type Edge = { readonly node: GradNode; readonly output: number } | Parameter | null;
@@ -17,7 +17,11 @@ export abstract class GradNode {
   grads: (Tensor | undefined)[] = [];
   #owners = 0;
 
-  constructor(readonly edges: readonly Edge[]) {
+  constructor(
+    readonly edges: readonly Edge[],
+    /** Shapes of the outputs. A view of an output shares its node, so gradients may arrive under the view's shape. */
+    readonly outputShapes: readonly Shape[],
+  ) {
     for (const edge of edges) if (edge && 'node' in edge) edge.node.retain();
   }
 

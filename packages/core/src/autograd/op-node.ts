@@ -18,7 +18,10 @@ export class OpNode<A extends Attrs> extends GradNode {
     outputs: readonly Tensor[],
     edges: readonly Edge[],
   ) {
-    super(edges);
+    super(
+      edges,
+      outputs.map(({ shape }) => shape),
+    );
     this.#inputSpecs = inputs.map(({ shape, dtype }) => ({ shape, dtype }));
     for (const i of op.saves?.inputs ?? []) {
       const input = inputs[i];

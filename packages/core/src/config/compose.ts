@@ -1,9 +1,9 @@
 import { Ajv, type FuncKeywordDefinition, type SchemaValidateFunction } from 'ajv';
 import { ConfigError } from '../errors.js';
 import { show } from './describe.js';
-import { dotted, explain, type Path, type Problem } from './problems.js';
+import { type ConfigPath, dotted, explain, type Problem } from './problems.js';
 import type { JsonSchema } from './schema.js';
-import type { ConfigContext, ConfigOf, Section } from './section.js';
+import type { ConfigContext, ConfigOf, ConfigSection } from './section.js';
 import { strictSchema } from './strict.js';
 
 export interface ComposeOptions extends Partial<ConfigContext> {
@@ -13,7 +13,7 @@ export interface ComposeOptions extends Partial<ConfigContext> {
    */
   readonly resolveAuto?: (path: string) => unknown;
   /** Where a path stands in the source text, for messages: `ds_config.json:3:5`. */
-  readonly locate?: (path: Path) => string | undefined;
+  readonly locate?: (path: ConfigPath) => string | undefined;
 }
 
 /**
@@ -24,7 +24,7 @@ export interface ComposeOptions extends Partial<ConfigContext> {
  * @throws ConfigError listing every problem: unknown keys with the nearest valid one, wrong values with what was expected, keys of
  * DeepSpeed that are not supported with the reason, unresolved `"auto"`, and broken rules between fields.
  */
-export function composeConfig<const Sections extends readonly Section[]>(
+export function composeConfig<const Sections extends readonly ConfigSection[]>(
   sections: Sections,
   raw: unknown,
   options: ComposeOptions = {},
@@ -62,13 +62,13 @@ function format({ path, message }: Problem, { locate }: ComposeOptions): string 
 /** Problems in the order in which the user wrote the values; what is missing comes with the object that it is missing from. */
 function inOrderOf(raw: unknown, problems: readonly Problem[]): Problem[] {
   const position = new Map<string, number>();
-  const visit = (value: unknown, path: Path) => {
+  const visit = (value: unknown, path: ConfigPath) => {
     position.set(dotted(path), position.size);
     if (typeof value !== 'object' || value === null) return;
     for (const [key, inner] of Object.entries(value)) visit(inner, [...path, key]);
   };
   visit(raw, []);
-  const rank = (path: Path): number => position.get(dotted(path)) ?? rank(path.slice(0, -1));
+  const rank = (path: ConfigPath): number => position.get(dotted(path)) ?? rank(path.slice(0, -1));
   return [...problems].sort((a, b) => rank(a.path) - rank(b.path));
 }
 
@@ -99,7 +99,7 @@ const ignoreCase: FuncKeywordDefinition = {
 };
 
 /** A deep copy of JSON-like data. What JSON can't hold, and `"auto"` that nobody resolves, become problems and are left out. */
-function copy(value: unknown, path: Path, problems: Problem[], options: ComposeOptions): unknown {
+function copy(value: unknown, path: ConfigPath, problems: Problem[], options: ComposeOptions): unknown {
   if (value === 'auto') {
     const resolved = options.resolveAuto?.(dotted(path));
     if (resolved !== undefined) return resolved;
@@ -126,7 +126,7 @@ function isPlainObject(value: unknown): value is Record<string, unknown> {
   return prototype === null || prototype === Object.prototype;
 }
 
-function remove(value: unknown, path: Path): void {
+function remove(value: unknown, path: ConfigPath): void {
   const [key, ...rest] = path as [string, ...string[]];
   if (!isPlainObject(value) || !Object.hasOwn(value, key)) return;
   if (rest.length === 0) delete value[key];

@@ -4,15 +4,15 @@ import { nearest } from './nearest.js';
 import type { JsonSchema } from './schema.js';
 
 /** Segments of the path to a value: `['optimizer', 'params', 'betas', '0']`. */
-export type Path = readonly string[];
+export type ConfigPath = readonly string[];
 
 export interface Problem {
-  readonly path: Path;
+  readonly path: ConfigPath;
   readonly message: string;
 }
 
 /** `optimizer.params.betas[0]` */
-export function dotted(path: Path): string {
+export function dotted(path: ConfigPath): string {
   return path.map((segment, i) => (/^\d+$/.test(segment) ? `[${segment}]` : i === 0 ? segment : `.${segment}`)).join('');
 }
 
@@ -67,19 +67,19 @@ function expected(schema: JsonSchema): string {
   return describe(schema) + (schema.hint === undefined ? '' : ` (${schema.hint})`);
 }
 
-function unknownKey(key: string, parent: Path, schema: JsonSchema, root: JsonSchema): string {
+function unknownKey(key: string, parent: ConfigPath, schema: JsonSchema, root: JsonSchema): string {
   const siblings = Object.keys(schema.properties ?? {});
   const meant = nearest(key, siblings);
-  if (meant.length > 0) return `unknown key; did you mean ${alternatives(meant.map((name) => show(dotted([...parent, name]))))}?`;
+  if (meant.length > 0) return `unknown key; did you mean ${alternatives(meant.map((name) => `"${dotted([...parent, name])}"`))}?`;
   const elsewhere = pathsOf(key, root);
-  if (elsewhere.length > 0) return `unknown key here; it belongs at ${alternatives(elsewhere.map((path) => show(dotted(path))))}`;
+  if (elsewhere.length > 0) return `unknown key here; it belongs at ${alternatives(elsewhere.map((path) => `"${dotted(path)}"`))}`;
   const where = parent.length === 0 ? 'of a config' : `of "${dotted(parent)}"`;
   return `unknown key; the keys ${where} are ${siblings.filter((name) => !schema.properties?.[name]?.unsupported).join(', ')}`;
 }
 
 /** Everywhere in the schema where a supported key of this name stands. */
-function pathsOf(key: string, schema: JsonSchema, at: Path = []): Path[] {
-  const found: Path[] = [];
+function pathsOf(key: string, schema: JsonSchema, at: ConfigPath = []): ConfigPath[] {
+  const found: ConfigPath[] = [];
   for (const branch of schema.oneOf ?? []) found.push(...pathsOf(key, branch, at));
   for (const [name, inner] of Object.entries(schema.properties ?? {})) {
     if (name === key && inner.unsupported === undefined) found.push([...at, name]);

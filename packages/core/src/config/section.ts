@@ -7,12 +7,12 @@ export interface ConfigContext {
 }
 
 /** Reports one problem of a check. `path` is dotted: `optimizer.params.lr`. */
-export type Report = (path: string, message: string) => void;
+export type ReportProblem = (path: string, message: string) => void;
 
 /**
  * The part of a config that one package owns: some top-level keys, each with a schema. `Config` is the type of the validated part.
  */
-export interface Section<Config = unknown> {
+export interface ConfigSection<Config = unknown> {
   /** Title in the reference page. */
   readonly name: string;
   readonly summary: string;
@@ -21,18 +21,18 @@ export interface Section<Config = unknown> {
   /** Dotted path of a key that DeepSpeed has and we don't -> the reason. Such a key may only be switched off. */
   readonly unsupported: Readonly<Record<string, string>>;
   /** Rules that tie several fields together; runs when every field by itself is valid. */
-  check?(config: Config, report: Report, context: ConfigContext): void;
+  check?(config: Config, report: ReportProblem, context: ConfigContext): void;
   /** Never set; carries the type. */
   readonly config?: Config;
 }
 
 /** The type of a config composed of these sections. */
-export type ConfigOf<Sections extends readonly Section[]> = {
+export type ConfigOf<Sections extends readonly ConfigSection[]> = {
   readonly [K in keyof Union<Sections>]: Union<Sections>[K];
 };
-type Union<Sections extends readonly Section[]> = (
+type Union<Sections extends readonly ConfigSection[]> = (
   Sections[number] extends infer S
-    ? S extends Section<infer C>
+    ? S extends ConfigSection<infer C>
       ? (c: C) => void
       : never
     : never
@@ -56,7 +56,7 @@ export function defineSection<const P extends Readonly<Record<string, JsonSchema
   readonly summary: string;
   readonly properties: P;
   readonly unsupported?: Readonly<Record<string, string>>;
-  check?(config: FromProperties<P>, report: Report, context: ConfigContext): void;
-}): Section<FromProperties<P>> {
+  check?(config: FromProperties<P>, report: ReportProblem, context: ConfigContext): void;
+}): ConfigSection<FromProperties<P>> {
   return { unsupported: {}, ...definition };
 }

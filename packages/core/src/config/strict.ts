@@ -1,5 +1,5 @@
 import { isTuple, type Json, type JsonSchema } from './schema.js';
-import type { Section } from './section.js';
+import type { ConfigSection } from './section.js';
 
 /** A key that we don't support may still be there when it says so itself. */
 export const SWITCHED_OFF: readonly Json[] = [false, null, { enabled: false }, { device: 'none' }];
@@ -12,7 +12,7 @@ type Mutable = { -readonly [K in keyof JsonSchema]: JsonSchema[K] } & {
 };
 
 /** The JSON Schema of a whole config: all sections side by side, unknown keys refused at every depth. */
-export function strictSchema(sections: readonly Section[]): JsonSchema {
+export function strictSchema(sections: readonly ConfigSection[]): JsonSchema {
   const properties: Record<string, JsonSchema> = {
     $schema: { type: 'string', description: 'Address of this schema, for editors; has no effect.' },
   };

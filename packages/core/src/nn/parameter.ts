@@ -2,6 +2,7 @@ import type { DType } from '../dtype.js';
 import { DeepSpeedError } from '../errors.js';
 import type { GradientTarget } from '../ops/define-op.js';
 import { accumulate } from '../ops/accumulate.js';
+import { cast } from '../ops/cast.js';
 import { launch } from '../ops/launch.js';
 import type { Shape, Tensor, TensorSpec } from '../tensor/tensor.js';
 import { numelOf } from '../tensor/tensor.js';
@@ -72,8 +73,8 @@ export class Parameter implements TensorSpec {
 
   addGradient(gradient: Tensor): void {
     const target = this.gradientTarget();
-    if (target.accumulate === 0) launch(accumulate, [gradient], [target.tensor], { alpha: 1, overwrite: 1 });
-    else launch(accumulate, [gradient], [target.tensor], { alpha: 1, overwrite: 0 });
+    if (target.accumulate) launch(accumulate, [gradient], [target.tensor], { alpha: 1 });
+    else launch(cast, [gradient], [target.tensor], {});
   }
 
   gradientFinal(): void {

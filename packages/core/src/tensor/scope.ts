@@ -1,18 +1,21 @@
-import { Tensor } from './tensor.js';
-
 /**
  * A scope frees at its end what was made in it and neither returned nor kept elsewhere (by the autograd tape, say). Scopes are
  * synchronous: memory is freed in program order, which is also stream order.
  */
-let current: Set<Tensor> | null = null;
+let current: Set<Scoped> | null = null;
+
+/** What a scope can own: tensors. A base class, so that this file need not know them. */
+export abstract class Scoped {
+  abstract dispose(): void;
+}
 
 /** Called by every new tensor. */
-export function track(tensor: Tensor): void {
+export function track(tensor: Scoped): void {
   current?.add(tensor);
 }
 
 /** The tensor is owned by somebody outside the scope from now on. */
-export function untrack(tensor: Tensor): void {
+export function untrack(tensor: Scoped): void {
   current?.delete(tensor);
 }
 
@@ -22,7 +25,7 @@ export function untrack(tensor: Tensor): void {
  */
 export function scope<T>(body: () => T): T {
   const outer = current;
-  const mine = new Set<Tensor>();
+  const mine = new Set<Scoped>();
   current = mine;
   let result: T;
   try {
@@ -49,8 +52,8 @@ export function unscoped<T>(body: () => T): T {
   }
 }
 
-export function* tensorsIn(value: unknown): Generator<Tensor> {
-  if (value instanceof Tensor) yield value;
+export function* tensorsIn(value: unknown): Generator<Scoped> {
+  if (value instanceof Scoped) yield value;
   else if (Array.isArray(value)) for (const item of value) yield* tensorsIn(item);
   else if (value !== null && typeof value === 'object' && Object.getPrototypeOf(value) === Object.prototype) {
     for (const item of Object.values(value)) yield* tensorsIn(item);

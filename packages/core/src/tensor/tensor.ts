@@ -4,7 +4,7 @@ import { DisposedError, ShapeError } from '../errors.js';
 import type { GradNode } from '../autograd/node.js';
 import type { Buffer, Device } from './device.js';
 import { decode, type HostTensor } from './host.js';
-import { track, untrack } from './scope.js';
+import { Scoped, track, untrack } from './scope.js';
 
 export type Shape = readonly number[];
 
@@ -24,7 +24,7 @@ export function numelOf(shape: Shape): number {
  * Shape and dtype over a counted buffer: contiguous, row-major. `view` and `narrow` share storage. A tensor owns one count of
  * its buffer (and of the autograd node that made it) until `dispose()`; inside a `scope` or a module call that is automatic.
  */
-export class Tensor implements TensorSpec, View {
+export class Tensor extends Scoped implements TensorSpec, View {
   /** The autograd node that made this tensor, and which of its outputs this is. */
   node: GradNode | null = null;
   nodeOutput = 0;
@@ -38,6 +38,7 @@ export class Tensor implements TensorSpec, View {
     readonly dtype: DType,
     readonly byteOffset = 0,
   ) {
+    super();
     this.handle = buffer.handle;
     track(this);
   }
@@ -114,7 +115,7 @@ export class Tensor implements TensorSpec, View {
     return (await this.read()).data[0]!;
   }
 
-  dispose(): void {
+  override dispose(): void {
     if (!this.#alive) return;
     this.#alive = false;
     untrack(this);

@@ -1,0 +1,113 @@
+import { checkpoint } from '../../autograd/checkpoint.js';
+import { ShapeError } from '../../errors.js';
+import { add, dropout, linear, linearCrossEntropy } from '../../ops/index.js';
+import { tensor } from '../../tensor/create.js';
+import type { Tensor } from '../../tensor/tensor.js';
+import { init } from '../init.js';
+import { Embedding, type LayerNorm, Linear, type RMSNorm } from '../layers.js';
+import { type Child, Module } from '../module.js';
+import { DecoderBlock, normOf, type Stream } from './block.js';
+import type { DecoderConfig } from './config.js';
+import { RotaryTable } from './rotary.js';
+
+/** Tokens and what should follow each: i32 [B, T]. A label of -100 counts for nothing. */
+export interface CausalBatch {
+  readonly inputIds: Tensor;
+  readonly labels: Tensor;
+}
+
+/** A language model as engines, servers and RLHF loops know it. */
+export interface CausalLM extends Module<[CausalBatch], Tensor> {
+  /** Mean cross-entropy in nats of the labels, f32 []. */
+  forward(batch: CausalBatch): Tensor;
+  /** Scores of the next token at every position: [B, T, V]. */
+  logits(inputIds: Tensor): Tensor;
+}
+
+/** A decoder-only language model described by a DecoderConfig, with the parameter names of its family's checkpoints. */
+export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM {
+  readonly config: DecoderConfig;
+  /** Recompute each block in backward instead of keeping its activations. */
+  recompute = false;
+  readonly #embed: Embedding;
+  readonly #positions: Embedding | undefined;
+  readonly #blocks: DecoderBlock[];
+  readonly #norm: LayerNorm | RMSNorm;
+  readonly #head: Head | undefined;
+  readonly #rotary: RotaryTable | undefined;
+
+  constructor(config: DecoderConfig) {
+    super();
+    const { vocabSize, dim, layers, positions, headDim, maxPositions, initStd } = config;
+    this.config = config;
+    this.#rotary = positions === 'learned' ? undefined : new RotaryTable(positions.rotaryTheta, headDim, maxPositions);
+    this.#embed = new Embedding(vocabSize, dim, init.normal(initStd));
+    this.#positions = positions === 'learned' ? new Embedding(maxPositions, dim, init.normal(initStd)) : undefined;
+    this.#blocks = Array.from({ length: layers }, () => new DecoderBlock(config, this.#rotary));
+    this.#norm = normOf(config);
+    this.#head = config.tieEmbeddings ? undefined : new Head(dim, vocabSize, { bias: false, init: init.normal(initStd) });
+  }
+
+  override *children(): Iterable<readonly [string, Child]> {
+    const { names } = this.config;
+    const base = (name: string) => `${names.base}.${name}`;
+    yield [base(names.embed), this.#embed];
+    if (this.#positions) yield [base(names.positions!), this.#positions];
+    yield [base(names.blocks), this.#blocks];
+    yield [base(names.norm), this.#norm];
+    if (this.#head) yield ['lm_head', this.#head];
+  }
+
+  forward({ inputIds, labels }: CausalBatch): Tensor {
+    return linearCrossEntropy(this.#hidden(inputIds), this.#headWeight, labels);
+  }
+
+  logits(inputIds: Tensor): Tensor {
+    return linear(this.#hidden(inputIds), [this.#headWeight]);
+  }
+
+  /** Gives back the rotary tables. Parameters belong to their store. */
+  dispose(): void {
+    this.#rotary?.dispose();
+  }
+
+  get #headWeight() {
+    return (this.#head ?? this.#embed).weight;
+  }
+
+  /** The normalised last hidden state [B, T, dim]. */
+  #hidden(inputIds: Tensor): Tensor {
+    const { maxPositions, dropout: p } = this.config;
+    const [, tokens = 0] = inputIds.shape;
+    if (inputIds.shape.length !== 2 || tokens > maxPositions) {
+      throw new ShapeError('decoder', `inputIds of shape [batch, tokens <= ${maxPositions}]`, `[${inputIds.shape.join(', ')}]`);
+    }
+    let x = this.#embed.call(inputIds);
+    if (this.#positions) {
+      const ids = tensor(inputIds.device, Array.from({ length: inputIds.numel }, (_, i) => i % tokens), 'i32', inputIds.shape);
+      x = add(x, this.#positions.call(ids));
+    }
+    let state: Stream = { stream: dropout(x, p.embedding) };
+    for (const block of this.#blocks) state = this.recompute ? recomputed(block, state) : block.call(state);
+    return this.#norm.call(state.stream, state.update).y;
+  }
+}
+
+/** The output projection of an untied model; a unit of its own. */
+class Head extends Linear {
+  override readonly isUnit = true;
+}
+
+function recomputed(block: DecoderBlock, { stream, update }: Stream): Stream {
+  const body = (s: Tensor, u?: Tensor) => {
+    const out = block.call(u ? { stream: s, update: u } : { stream: s });
+    return [out.stream, out.update!];
+  };
+  const [s, u] = checkpoint(body, ...(update ? [stream, update] : [stream])) as [Tensor, Tensor];
+  return { stream: s, update: u };
+}
+
+/** Labels as Hugging Face shifts them: position t should say token t + 1, the last position nothing. */
+export function nextTokenLabels(ids: ArrayLike<number>, tokens: number): Int32Array {
+  return Int32Array.from({ length: ids.length }, (_, i) => (i % tokens === tokens - 1 ? -100 : ids[i + 1]!));
+}

@@ -1,0 +1,80 @@
+import type { FloatDType } from '../dtype.js';
+import type { GradientTarget } from '../ops/define-op.js';
+import { empty, fromHost } from '../tensor/create.js';
+import type { Device } from '../tensor/device.js';
+import { hostTensor } from '../tensor/host.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { type Module, namedParameters } from './module.js';
+import type { Parameter, ParameterStore } from './parameter.js';
+
+export interface LocalStoreOptions {
+  /** Dtype of weights; default f32. */
+  readonly dtype?: FloatDType;
+  /** Dtype of gradients; default f32. */
+  readonly gradientDtype?: FloatDType;
+  readonly seed?: number;
+}
+
+/** The plain store: every weight whole, in a buffer of its own, with its gradient beside it. For inference, tests and small tools. */
+export class LocalStore implements ParameterStore {
+  readonly dtype: FloatDType;
+  readonly #gradientDtype: FloatDType;
+  readonly #values = new Map<Parameter, Tensor>();
+  readonly #gradients = new Map<Parameter, Tensor>();
+  readonly #names: ReadonlyMap<string, Parameter>;
+
+  constructor(
+    model: Module,
+    readonly device: Device,
+    { dtype = 'f32', gradientDtype = 'f32', seed = 0 }: LocalStoreOptions = {},
+  ) {
+    this.dtype = dtype;
+    this.#gradientDtype = gradientDtype;
+    this.#names = namedParameters(model);
+    for (const [name, parameter] of this.#names) {
+      const values = parameter.init({ seed, name }, 0, parameter.numel);
+      this.#values.set(parameter, fromHost(device, hostTensor(parameter.shape, dtype, values), { kind: 'parameters' }).keep());
+      parameter.attach(this);
+    }
+  }
+
+  use(parameter: Parameter): Tensor {
+    return this.#values.get(parameter)!;
+  }
+
+  done(): void {}
+
+  gradientTarget(parameter: Parameter): GradientTarget {
+    const present = this.#gradients.get(parameter);
+    if (present) return { tensor: present, accumulate: 1 };
+    const tensor = empty(this.device, parameter.shape, this.#gradientDtype, { kind: 'gradients' }).keep();
+    this.#gradients.set(parameter, tensor);
+    return { tensor, accumulate: 0 };
+  }
+
+  onGradient(): void {}
+
+  /** The gradient accumulated since the last `zeroGrad`, if any. */
+  gradient(parameter: Parameter): Tensor | undefined {
+    return this.#gradients.get(parameter);
+  }
+
+  zeroGrad(): void {
+    for (const gradient of this.#gradients.values()) gradient.dispose();
+    this.#gradients.clear();
+  }
+
+  /** Weights by name. The tensors stay the store's. */
+  stateDict(): Map<string, Tensor> {
+    return new Map([...this.#names].map(([name, parameter]) => [name, this.#values.get(parameter)!]));
+  }
+
+  dispose(): void {
+    this.zeroGrad();
+    for (const [parameter, value] of this.#values) {
+      parameter.attach(undefined);
+      value.dispose();
+    }
+    this.#values.clear();
+  }
+}

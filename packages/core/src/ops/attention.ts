@@ -1,0 +1,176 @@
+import { apply, type Argument } from '../autograd/apply.js';
+import { uniforms } from '../random/philox.js';
+import type { HostTensor } from '../tensor/host.js';
+import type { Tensor, TensorSpec } from '../tensor/tensor.js';
+import { columns, expect, expectFloat } from './check.js';
+import { defineOp } from './define-op.js';
+import { launch } from './launch.js';
+import { dropoutKey, type DropoutAttrs } from './dropout.js';
+
+interface AttentionAttrs extends DropoutAttrs {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  scale: number;
+  causal: number;
+}
+
+const attrNames = ['heads', 'kvHeads', 'headDim', 'scale', 'causal', 'p', 'seedLow', 'seedHigh', 'step', 'stream'] as const;
+
+/**
+ * y = softmax(scale q k') v by head, causal if asked. Input qkv [B, T, (Hq + 2 Hkv) D]: per token the query heads, then the key
+ * heads, then the value heads; query head h reads key head floor(h / (Hq / Hkv)) (Ainslie et al., arXiv:2305.13245).
+ * Outputs y [B, T, Hq D] and lse f32 [B, Hq, T], the logarithm of each row's sum of exponentials, from which backward rebuilds
+ * the probabilities: the T x T matrix is never kept (Dao et al., arXiv:2205.14135).
+ */
+export const attentionOp = defineOp<AttentionAttrs>({
+  name: 'attention',
+  attrs: attrNames,
+  infer([qkv], { heads, kvHeads, headDim }) {
+    expectFloat('attention', 'qkv', qkv!);
+    expect(heads % kvHeads === 0, 'attention', 'query heads to be a multiple of key heads', `${heads} and ${kvHeads}`);
+    const width = (heads + 2 * kvHeads) * headDim;
+    expect(qkv!.shape.length === 3 && columns(qkv!) === width, 'attention', `qkv of shape [batch, tokens, ${width}]`, qkv!);
+    const [batch, tokens] = qkv!.shape as [number, number, number];
+    return [
+      { shape: [batch, tokens, heads * headDim], dtype: qkv!.dtype },
+      { shape: [batch, heads, tokens], dtype: 'f32' },
+    ];
+  },
+  reference([qkv], attrs, [y, lse]) {
+    eachHead(qkv!, attrs, ({ q, k, v, out, row, keys, keep }) => {
+      const scores = Array.from({ length: keys }, (_, j) => attrs.scale * dot(qkv!, q, k(j), attrs.headDim));
+      const max = scores.reduce((a, s) => Math.max(a, s), Number.NEGATIVE_INFINITY);
+      const sum = scores.reduce((a, s) => a + Math.exp(s - max), 0);
+      lse!.data[row] = max + Math.log(sum);
+      for (let d = 0; d < attrs.headDim; d++) {
+        let value = 0;
+        for (let j = 0; j < keys; j++) value += (Math.exp(scores[j]! - max) / sum) * keep(j) * qkv!.data[v(j) + d]!;
+        y!.data[out + d] = value;
+      }
+    });
+  },
+  saves: { inputs: [0], outputs: [0, 1] },
+  vjp({ attrs, input, output, grad, into }) {
+    launch(attentionBackward, [grad(0)!, input(0), output(0), output(1)], [into(0).tensor], attrs);
+  },
+  samples: (r) => [
+    { inputs: [r.randn(2, 5, 3 * 2 * 4)], attrs: shape(2, 2, 4) },
+    { inputs: [r.randn(1, 6, (4 + 2 * 2) * 4)], attrs: shape(4, 2, 4), note: 'grouped heads' },
+    { inputs: [r.randn(1, 5, 3 * 8)], attrs: { ...shape(1, 1, 8), causal: 0 }, note: 'not causal' },
+    { inputs: [r.randn(1, 6, 3 * 8)], attrs: { ...shape(1, 1, 8), p: 0.3, seedLow: 7, step: 3, stream: 2 }, note: 'dropout' },
+    { inputs: [r.randn(2, 130, (4 + 2 * 2) * 16)], attrs: shape(4, 2, 16), differentiable: [], note: 'several blocks' },
+    { inputs: [r.randn(1, 67, 3 * 64)], attrs: shape(1, 1, 64), differentiable: [] },
+    { inputs: [r.randn(1, 70, 3 * 24)], attrs: { ...shape(1, 1, 24), causal: 0 }, differentiable: [] },
+  ],
+});
+
+/** Inputs dy, qkv, y, lse; output dqkv. */
+export const attentionBackward = defineOp<AttentionAttrs>({
+  name: 'attention_backward',
+  attrs: attrNames,
+  infer: ([, qkv]) => [{ shape: qkv!.shape, dtype: qkv!.dtype }],
+  reference([dy, qkv, y, lse], attrs, [dqkv]) {
+    const { headDim, scale } = attrs;
+    dqkv!.data.fill(0);
+    eachHead(qkv!, attrs, ({ q, k, v, out, row, keys, keep }) => {
+      // delta = dy . y = sum_j P_j dP_j, the softmax's own correction.
+      let delta = 0;
+      for (let d = 0; d < headDim; d++) delta += dy!.data[out + d]! * y!.data[out + d]!;
+      for (let j = 0; j < keys; j++) {
+        const p = Math.exp(scale * dot(qkv!, q, k(j), headDim) - lse!.data[row]!);
+        let dp = 0;
+        for (let d = 0; d < headDim; d++) {
+          dp += dy!.data[out + d]! * qkv!.data[v(j) + d]!;
+          dqkv!.data[v(j) + d]! += p * keep(j) * dy!.data[out + d]!;
+        }
+        const ds = scale * p * (dp * keep(j) - delta);
+        for (let d = 0; d < headDim; d++) {
+          dqkv!.data[q + d]! += ds * qkv!.data[k(j) + d]!;
+          dqkv!.data[k(j) + d]! += ds * qkv!.data[q + d]!;
+        }
+      }
+    });
+  },
+  // y and lse must belong to qkv for the gradient to mean anything: computed by the forward reference.
+  samples: (r) =>
+    [
+      { qkv: r.randn(2, 130, (4 + 2 * 2) * 16), attrs: shape(4, 2, 16) },
+      { qkv: r.randn(1, 67, 3 * 64), attrs: shape(1, 1, 64) },
+      { qkv: r.randn(1, 70, 3 * 24), attrs: { ...shape(1, 1, 24), causal: 0 } },
+      { qkv: r.randn(1, 40, 3 * 16), attrs: { ...shape(1, 1, 16), p: 0.3, seedLow: 7, step: 3, stream: 2 } },
+    ].map(({ qkv, attrs }) => {
+      const [y, lse] = attentionOp.infer([qkv], attrs).map(({ shape, dtype }) => emptyHost(shape, dtype));
+      attentionOp.reference([qkv], attrs, [y!, lse!]);
+      return { inputs: [r.randn(...y!.shape), qkv, y!, lse!], attrs };
+    }),
+});
+
+export interface AttentionOptions {
+  readonly heads: number;
+  /** Default: as many as query heads. */
+  readonly kvHeads?: number;
+  readonly headDim: number;
+  /** Default 1/sqrt(headDim). */
+  readonly scale?: number;
+  readonly causal?: boolean;
+  /** Probability that an attention weight is dropped; default 0. */
+  readonly dropout?: number;
+}
+
+/** Attention over packed qkv [B, T, (heads + 2 kvHeads) headDim]; gives [B, T, heads * headDim]. */
+export function attention(qkv: Argument, options: AttentionOptions): Tensor {
+  const { heads, kvHeads = heads, headDim, scale = 1 / Math.sqrt(headDim), causal = true, dropout = 0 } = options;
+  return apply(attentionOp, [qkv], { heads, kvHeads, headDim, scale, causal: Number(causal), ...dropoutKey(dropout) })[0]!;
+}
+
+interface HeadRow {
+  /** Offsets of the query and, by key position, of keys and values in qkv; of the output row in y. */
+  q: number;
+  k(j: number): number;
+  v(j: number): number;
+  out: number;
+  /** Index into lse. */
+  row: number;
+  /** How many keys the query sees. */
+  keys: number;
+  /** Factor of probability j under dropout. */
+  keep(j: number): number;
+}
+
+function eachHead(qkv: TensorSpec, attrs: AttentionAttrs, body: (at: HeadRow) => void): void {
+  const { heads, kvHeads, headDim, causal, p, seedLow, seedHigh, step, stream } = attrs;
+  const [batch, tokens, width] = qkv.shape as [number, number, number];
+  for (let b = 0; b < batch; b++) {
+    for (let h = 0; h < heads; h++) {
+      const kv = Math.floor(h / (heads / kvHeads));
+      for (let i = 0; i < tokens; i++) {
+        const row = (b * heads + h) * tokens + i;
+        const mask = p > 0 ? uniforms({ seed: seedHigh * 2 ** 32 + seedLow, step, stream }, row * tokens, tokens) : undefined;
+        body({
+          q: (b * tokens + i) * width + h * headDim,
+          k: (j) => (b * tokens + j) * width + (heads + kv) * headDim,
+          v: (j) => (b * tokens + j) * width + (heads + kvHeads + kv) * headDim,
+          out: (b * tokens + i) * heads * headDim + h * headDim,
+          row,
+          keys: causal ? i + 1 : tokens,
+          keep: (j) => (mask ? (mask[j]! >= p ? 1 / (1 - p) : 0) : 1),
+        });
+      }
+    }
+  }
+}
+
+function dot(x: HostTensor, a: number, b: number, n: number): number {
+  let sum = 0;
+  for (let d = 0; d < n; d++) sum += x.data[a + d]! * x.data[b + d]!;
+  return sum;
+}
+
+function shape(heads: number, kvHeads: number, headDim: number): AttentionAttrs {
+  return { heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim), causal: 1, p: 0, seedLow: 0, seedHigh: 0, step: 0, stream: 0 };
+}
+
+function emptyHost(size: readonly number[], dtype: TensorSpec['dtype']): HostTensor {
+  return { shape: size, dtype, data: new Float64Array(size.reduce((a, b) => a * b, 1)) };
+}

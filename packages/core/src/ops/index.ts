@@ -1,0 +1,81 @@
+// One line for each op file: `ops` is what the op contract walks.
+import { accumulate } from './accumulate.js';
+import { adamwOp } from './adamw.js';
+import { addOp } from './add.js';
+import { attentionBackward, attentionOp } from './attention.js';
+import { cast } from './cast.js';
+import { copy } from './copy.js';
+import type { Op } from './define-op.js';
+import { dropoutOp } from './dropout.js';
+import { embeddingBackward, embeddingOp } from './embedding.js';
+import { fillOp } from './fill.js';
+import { geluBackward, geluOp } from './gelu.js';
+import { gradNorm, sumSquares } from './grad-norm.js';
+import { layerNormBackward, layerNormOp } from './layer-norm.js';
+import { columnSum, linearDw, linearDx, linearOp } from './linear.js';
+import { linearCrossEntropyBackward, linearCrossEntropyOp } from './linear-cross-entropy.js';
+import { matmulOp } from './matmul.js';
+import { mulOp } from './mul.js';
+import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
+import { ropeOp } from './rope.js';
+import { scaleOp } from './scale.js';
+import { softmaxBackward, softmaxOp } from './softmax.js';
+import { swigluBackward, swigluOp } from './swiglu.js';
+
+// biome-ignore lint/suspicious/noExplicitAny: ops differ in their attributes
+export const ops: readonly Op<any>[] = [
+  accumulate,
+  adamwOp,
+  addOp,
+  attentionOp,
+  attentionBackward,
+  cast,
+  columnSum,
+  copy,
+  dropoutOp,
+  embeddingOp,
+  embeddingBackward,
+  fillOp,
+  geluOp,
+  geluBackward,
+  gradNorm,
+  layerNormOp,
+  layerNormBackward,
+  linearOp,
+  linearDw,
+  linearDx,
+  linearCrossEntropyOp,
+  linearCrossEntropyBackward,
+  matmulOp,
+  mulOp,
+  rmsNormOp,
+  rmsNormBackward,
+  ropeOp,
+  scaleOp,
+  softmaxOp,
+  softmaxBackward,
+  sumSquares,
+  swigluOp,
+  swigluBackward,
+];
+
+export { accumulate, adamwOp, cast, copy, gradNorm, sumSquares };
+export { add } from './add.js';
+export { type AttentionOptions, attention } from './attention.js';
+export { castTo } from './cast.js';
+export { type Attrs, defineOp, type GradientTarget, type Op, type OpDefinition, type Sample, type VjpContext } from './define-op.js';
+export { dropout } from './dropout.js';
+export { embedding } from './embedding.js';
+export { gelu } from './gelu.js';
+export { launch } from './launch.js';
+export { layerNorm } from './layer-norm.js';
+export { type LinearLayout, linear } from './linear.js';
+export { linearCrossEntropy } from './linear-cross-entropy.js';
+export { matmul } from './matmul.js';
+export { mul } from './mul.js';
+export { Random } from './random-samples.js';
+export { rmsNorm } from './rms-norm.js';
+export { rope } from './rope.js';
+export { scale } from './scale.js';
+export { softmax } from './softmax.js';
+export { swiglu } from './swiglu.js';

@@ -1,0 +1,96 @@
+import { apply, type Argument } from '../autograd/apply.js';
+import { hostTensor, type HostTensor } from '../tensor/host.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { columns, expect, expectFloat, rowsOf } from './check.js';
+import { defineOp } from './define-op.js';
+import { launch } from './launch.js';
+
+/**
+ * Mean cross-entropy of softmax(x w') against labels, the head and the loss in one op: logits [N, V] exist only a chunk of
+ * rows at a time, and backward computes them again. Inputs x [..., C] of N rows, w [V, C], labels i32 of N elements; outputs loss
+ * f32 [] (mean over labels that are not ignoreIndex; 0 if there are none) and lse f32 [N].
+ */
+export const linearCrossEntropyOp = defineOp<{ ignoreIndex: number }>({
+  name: 'linear_cross_entropy',
+  attrs: ['ignoreIndex'],
+  infer([x, w, labels]) {
+    expectFloat('linear_cross_entropy', 'x', x!);
+    expect(w!.shape.length === 2 && columns(w!) === columns(x!), 'linear_cross_entropy', `w of shape [vocabulary, ${columns(x!)}]`, w!);
+    const rows = rowsOf(x!);
+    expect(labels!.dtype === 'i32' && rowsOf(labels!) * columns(labels!) === rows, 'linear_cross_entropy', `${rows} labels of dtype i32`, labels!);
+    return [
+      { shape: [], dtype: 'f32' },
+      { shape: [rows], dtype: 'f32' },
+    ];
+  },
+  reference([x, w, labels], { ignoreIndex }, [loss, lse]) {
+    let sum = 0;
+    let valid = 0;
+    for (const [row, label] of labels!.data.entries()) {
+      const logits = logitsOf(x!, w!, row);
+      const max = logits.reduce((a, v) => Math.max(a, v), Number.NEGATIVE_INFINITY);
+      lse!.data[row] = max + Math.log(logits.reduce((a, v) => a + Math.exp(v - max), 0));
+      if (label === ignoreIndex) continue;
+      sum += lse!.data[row]! - logits[label]!;
+      valid++;
+    }
+    loss!.data[0] = valid === 0 ? 0 : sum / valid;
+  },
+  saves: { inputs: [0, 1, 2], outputs: [1] },
+  vjp({ attrs, input, output, grad, into }) {
+    const [dx, dw] = [into(0), into(1)];
+    launch(linearCrossEntropyBackward, [grad(0)!, input(0), input(1), input(2), output(1)], [dx.tensor, dw.tensor], { ...attrs, accumulate: dw.accumulate });
+  },
+  samples: (r) => [
+    { inputs: [r.randn(6, 5), r.randn(7, 5), r.ints(7, 6)], attrs: { ignoreIndex: -100 } },
+    { inputs: [r.randn(2, 3, 5), r.randn(7, 5), hostTensor([2, 3], 'i32', [1, -100, 0, 6, -100, 3])], attrs: { ignoreIndex: -100 }, note: 'some ignored' },
+    { inputs: [r.randn(2, 5), r.randn(7, 5), hostTensor([2], 'i32', [-100, -100])], attrs: { ignoreIndex: -100 }, differentiable: [], note: 'all ignored' },
+    { inputs: [r.randn(150, 33), r.randn(301, 33), r.ints(301, 150)], attrs: { ignoreIndex: 0 }, differentiable: [] },
+  ],
+});
+
+/** Inputs dloss f32 [], x, w, labels, lse; outputs dx, dw (added to when accumulate). */
+export const linearCrossEntropyBackward = defineOp<{ ignoreIndex: number; accumulate: number }>({
+  name: 'linear_cross_entropy_backward',
+  attrs: ['ignoreIndex', 'accumulate'],
+  infer: ([, x, w]) => [x!, w!].map(({ shape, dtype }) => ({ shape, dtype })),
+  reference([dloss, x, w, labels, lse], { ignoreIndex, accumulate }, [dx, dw]) {
+    const size = columns(x!);
+    const valid = labels!.data.reduce((n, label) => n + Number(label !== ignoreIndex), 0);
+    dx!.data.fill(0);
+    if (!accumulate) dw!.data.fill(0);
+    for (const [row, label] of labels!.data.entries()) {
+      if (label === ignoreIndex) continue;
+      for (const [v, logit] of logitsOf(x!, w!, row).entries()) {
+        const g = (dloss!.data[0]! / valid) * (Math.exp(logit - lse!.data[row]!) - Number(v === label));
+        for (let i = 0; i < size; i++) {
+          dx!.data[row * size + i]! += g * w!.data[v * size + i]!;
+          dw!.data[v * size + i]! += g * x!.data[row * size + i]!;
+        }
+      }
+    }
+  },
+  samples: (r) =>
+    [
+      { x: r.randn(150, 33), w: r.randn(301, 33), labels: r.ints(301, 150), attrs: { ignoreIndex: 0, accumulate: 1 } },
+      { x: r.randn(6, 5), w: r.randn(7, 5), labels: r.ints(7, 6), attrs: { ignoreIndex: -100, accumulate: 0 } },
+    ].map(({ x, w, labels, attrs }) => {
+      const [loss, lse] = [hostTensor([], 'f32'), hostTensor([rowsOf(x)], 'f32')];
+      linearCrossEntropyOp.reference([x, w, labels], attrs, [loss, lse]);
+      return { inputs: [hostTensor([], 'f32', [1.7]), x, w, labels, lse], attrs, outputs: [r.randn(...x.shape), r.randn(...w.shape)] };
+    }),
+});
+
+/** Mean cross-entropy (nats) of a language model's head. A label equal to `ignoreIndex` counts for nothing. */
+export function linearCrossEntropy(x: Argument, w: Argument, labels: Tensor, ignoreIndex = -100): Tensor {
+  return apply(linearCrossEntropyOp, [x, w, labels], { ignoreIndex })[0]!;
+}
+
+function logitsOf(x: HostTensor, w: HostTensor, row: number): Float64Array {
+  const size = columns(x);
+  return Float64Array.from({ length: w.shape[0]! }, (_, v) => {
+    let sum = 0;
+    for (let i = 0; i < size; i++) sum += x.data[row * size + i]! * w.data[v * size + i]!;
+    return sum;
+  });
+}

@@ -1,0 +1,164 @@
+import { apply, type Argument } from '../autograd/apply.js';
+import type { Tensor, TensorSpec } from '../tensor/tensor.js';
+import { columns, expect, expectFloat, rowsOf, withColumns } from './check.js';
+import { defineOp } from './define-op.js';
+import { launch } from './launch.js';
+
+/** How a weight is stored: 'out_in' as torch.nn.Linear does ([O, I]), 'in_out' as GPT-2's Conv1D ([I, O]). */
+export type LinearLayout = 'out_in' | 'in_out';
+
+interface LinearAttrs extends Record<string, number> {
+  n: number;
+  hasBias: number;
+  layout: number;
+}
+
+function outSize(w: TensorSpec, layout: number): number {
+  return w.shape[layout ? 1 : 0]!;
+}
+
+function inSize(w: TensorSpec, layout: number): number {
+  return w.shape[layout ? 0 : 1]!;
+}
+
+/**
+ * y = [x W_0' + b_0 | x W_1' + b_1 | ...]: n weights over one input, their columns side by side, so that q, k and v (or gate
+ * and up) come out packed without a copy. Inputs x [..., I], n weights, then n biases when hasBias.
+ */
+export const linearOp = defineOp<LinearAttrs>({
+  name: 'linear',
+  attrs: ['n', 'hasBias', 'layout'],
+  infer([x, ...rest], { n, hasBias, layout }) {
+    expectFloat('linear', 'x', x!);
+    expect(rest.length === n * (1 + hasBias), 'linear', `${n} weights${hasBias ? ` and ${n} biases` : ''}`, `${rest.length} inputs after x`);
+    let total = 0;
+    for (let i = 0; i < n; i++) {
+      const w = rest[i]!;
+      expect(w.shape.length === 2 && inSize(w, layout) === columns(x!), 'linear', `weight ${i} with ${columns(x!)} inputs for x [${x!.shape.join(', ')}]`, w);
+      expect(w.dtype === x!.dtype, 'linear', `weight ${i} of dtype ${x!.dtype}`, w);
+      if (hasBias) expect(columns(rest[n + i]!) === outSize(w, layout), 'linear', `bias ${i} of ${outSize(w, layout)} elements`, rest[n + i]!);
+      total += outSize(w, layout);
+    }
+    return [{ shape: withColumns(x!.shape, total), dtype: x!.dtype }];
+  },
+  reference([x, ...rest], { n, hasBias, layout }, [y]) {
+    const size = columns(x!);
+    const total = columns(y!);
+    let offset = 0;
+    for (let s = 0; s < n; s++) {
+      const w = rest[s]!;
+      const out = outSize(w, layout);
+      for (let row = 0; row < rowsOf(x!); row++) {
+        for (let o = 0; o < out; o++) {
+          let sum = hasBias ? rest[n + s]!.data[o]! : 0;
+          for (let i = 0; i < size; i++) sum += x!.data[row * size + i]! * w.data[layout ? i * out + o : o * size + i]!;
+          y!.data[row * total + offset + o] = sum;
+        }
+      }
+      offset += out;
+    }
+  },
+  // x and the weights; biases are listed for want of n here, and cost nothing: parameters are saved as handles.
+  saves: { inputs: [0, 1, 2, 3, 4, 5, 6, 7, 8] },
+  vjp({ attrs: { n, hasBias, layout }, input, grad, wants, into, inputSpecs }) {
+    const dy = grad(0)!;
+    if (wants(0)) {
+      const weights = Array.from({ length: n }, (_, i) => input(1 + i));
+      launch(linearDx, [dy, ...weights], [into(0).tensor], { n, layout });
+    }
+    let columnOffset = 0;
+    for (let i = 0; i < n; i++) {
+      const columns = outSize(inputSpecs[1 + i]!, layout);
+      if (wants(1 + i)) {
+        const { tensor, accumulate } = into(1 + i);
+        launch(linearDw, [dy, input(0)], [tensor], { columnOffset, columns, layout, accumulate });
+      }
+      if (hasBias && wants(1 + n + i)) {
+        const { tensor, accumulate } = into(1 + n + i);
+        launch(columnSum, [dy], [tensor], { columnOffset, columns, accumulate });
+      }
+      columnOffset += columns;
+    }
+  },
+  samples: (r) => [
+    { inputs: [r.randn(2, 5, 7), r.randn(3, 7)], attrs: { n: 1, hasBias: 0, layout: 0 } },
+    { inputs: [r.randn(5, 7), r.randn(7, 3), r.randn(3)], attrs: { n: 1, hasBias: 1, layout: 1 } },
+    { inputs: [r.randn(5, 8), r.randn(6, 8), r.randn(2, 8), r.randn(2, 8)], attrs: { n: 3, hasBias: 0, layout: 0 }, note: 'q, k and v side by side' },
+    { inputs: [r.randn(5, 8), r.randn(6, 8), r.randn(3, 8), r.randn(6), r.randn(3)], attrs: { n: 2, hasBias: 1, layout: 0 } },
+    { inputs: [r.randn(70, 96), r.randn(200, 96), r.randn(200)], attrs: { n: 1, hasBias: 1, layout: 0 }, differentiable: [] },
+  ],
+});
+
+/** dx = sum_i dy_i W_i, one accumulation in f32. */
+export const linearDx = defineOp<{ n: number; layout: number }>({
+  name: 'linear_dx',
+  attrs: ['n', 'layout'],
+  infer: ([dy, w], { layout }) => [{ shape: withColumns(dy!.shape, inSize(w!, layout)), dtype: dy!.dtype }],
+  reference([dy, ...weights], { layout }, [dx]) {
+    const size = columns(dx!);
+    const total = columns(dy!);
+    dx!.data.fill(0);
+    for (let row = 0; row < rowsOf(dy!); row++) {
+      let offset = 0;
+      for (const w of weights) {
+        const out = outSize(w, layout);
+        for (let o = 0; o < out; o++) {
+          const g = dy!.data[row * total + offset + o]!;
+          for (let i = 0; i < size; i++) dx!.data[row * size + i]! += g * w.data[layout ? i * out + o : o * size + i]!;
+        }
+        offset += out;
+      }
+    }
+  },
+  samples: (r) => [
+    { inputs: [r.randn(5, 11), r.randn(6, 8), r.randn(5, 8)], attrs: { n: 2, layout: 0 } },
+    { inputs: [r.randn(64, 130), r.randn(96, 130)], attrs: { n: 1, layout: 1 } },
+  ],
+});
+
+/** dw = dy[:, columnOffset : columnOffset + columns]' x, in the layout of the weight; added to dw when accumulate. */
+export const linearDw = defineOp<{ columnOffset: number; columns: number; layout: number; accumulate: number }>({
+  name: 'linear_dw',
+  attrs: ['columnOffset', 'columns', 'layout', 'accumulate'],
+  infer: ([dy, x], { columns: out, layout }) => [{ shape: layout ? [columns(x!), out] : [out, columns(x!)], dtype: dy!.dtype }],
+  reference([dy, x], { columnOffset, columns: out, layout, accumulate }, [dw]) {
+    const size = columns(x!);
+    const total = columns(dy!);
+    if (!accumulate) dw!.data.fill(0);
+    for (let row = 0; row < rowsOf(x!); row++) {
+      for (let o = 0; o < out; o++) {
+        const g = dy!.data[row * total + columnOffset + o]!;
+        for (let i = 0; i < size; i++) dw!.data[layout ? i * out + o : o * size + i]! += g * x!.data[row * size + i]!;
+      }
+    }
+  },
+  samples: (r) => [
+    { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { columnOffset: 6, columns: 5, layout: 0, accumulate: 0 } },
+    { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { columnOffset: 0, columns: 6, layout: 1, accumulate: 1 }, outputs: [r.randn(8, 6)] },
+    { inputs: [r.randn(64, 130), r.randn(64, 96)], attrs: { columnOffset: 0, columns: 130, layout: 0, accumulate: 1 }, outputs: [r.randn(130, 96)] },
+  ],
+});
+
+/** out = sum over rows of dy[:, columnOffset : columnOffset + columns]: the gradient of a bias. */
+export const columnSum = defineOp<{ columnOffset: number; columns: number; accumulate: number }>({
+  name: 'column_sum',
+  attrs: ['columnOffset', 'columns', 'accumulate'],
+  infer: ([dy], { columns: out }) => [{ shape: [out], dtype: dy!.dtype }],
+  reference([dy], { columnOffset, columns: out, accumulate }, [sum]) {
+    const total = columns(dy!);
+    if (!accumulate) sum!.data.fill(0);
+    for (let row = 0; row < rowsOf(dy!); row++) {
+      for (let o = 0; o < out; o++) sum!.data[o]! += dy!.data[row * total + columnOffset + o]!;
+    }
+  },
+  samples: (r) => [
+    { inputs: [r.randn(5, 11)], attrs: { columnOffset: 6, columns: 5, accumulate: 0 } },
+    { inputs: [r.randn(300, 70)], attrs: { columnOffset: 0, columns: 70, accumulate: 1 }, outputs: [r.randn(70)] },
+  ],
+});
+
+/** Applies one or several weights to x [..., I]; several give their columns side by side. Biases: as many as weights, or none. */
+export function linear(x: Argument, weights: readonly Argument[], biases: readonly Argument[] = [], layout: LinearLayout = 'out_in'): Tensor {
+  const attrs = { n: weights.length, hasBias: Number(biases.length > 0), layout: Number(layout === 'in_out') };
+  return apply(linearOp, [x, ...weights, ...biases], attrs)[0]!;
+}

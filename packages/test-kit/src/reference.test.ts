@@ -1,0 +1,5 @@
+import { ReferenceBackend } from '@deepspeed-ts/core';
+import { gradientContract, opContract } from './op-contract.js';
+
+opContract('reference', () => new ReferenceBackend());
+gradientContract();
