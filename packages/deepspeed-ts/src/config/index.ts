@@ -1,0 +1,4 @@
+export { type BatchTriad, solveBatch } from './batch.js';
+export { type DeepSpeedConfig, loadConfig, SECTIONS } from './load.js';
+export { type AdamSettings, adamSettings, type OptimizerConfig } from './optimizer.js';
+export { readConfig } from './source.js';

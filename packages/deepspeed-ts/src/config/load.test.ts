@@ -1,0 +1,190 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ConfigError, type JsonSchema } from '@deepspeed-ts/core';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
+import { adamSettings, loadConfig, SECTIONS } from './index.js';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'deepspeed-config-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function file(name: string, text: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}
+
+function problemsOf(config: string | object, ranks = 2): readonly string[] {
+  try {
+    loadConfig(config, ranks);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+
+/** A config in the wild: what DeepSpeed's own tests and examples use. */
+const TYPICAL = {
+  train_micro_batch_size_per_gpu: 2,
+  gradient_accumulation_steps: 3,
+  zero_optimization: { stage: 3, overlap_comm: true, contiguous_gradients: true, stage3_prefetch_bucket_size: 5e7 },
+  bf16: { enabled: false },
+  fp16: { enabled: false, loss_scale_window: 100 },
+  flops_profiler: { enabled: false },
+  gradient_clipping: 1.0,
+  optimizer: { type: 'adamw', params: { lr: 1e-3, betas: [0.9, 0.95], weight_decay: 0.1, torch_adam: true } },
+  scheduler: { type: 'WarmupLR', params: { warmup_max_lr: 1e-3, warmup_num_steps: 10 } },
+  wall_clock_breakdown: false,
+};
+
+describe('loadConfig', () => {
+  it('gives a typical config every default and the batch sizes that follow', () => {
+    const config = loadConfig(TYPICAL, 2);
+    expect(config).toMatchObject({
+      train_batch_size: 12,
+      train_micro_batch_size_per_gpu: 2,
+      gradient_accumulation_steps: 3,
+      dataloader_drop_last: false,
+      gradient_clipping: 1,
+      steps_per_print: null,
+      bf16: { enabled: false },
+      zero_optimization: { stage: 3, reduce_bucket_size: 5e8 },
+      optimizer: { type: 'AdamW', params: { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 } },
+      scheduler: { type: 'WarmupLR', params: { warmup_min_lr: 0, warmup_max_lr: 1e-3, warmup_num_steps: 10, warmup_type: 'log' } },
+    });
+    expect(config).not.toHaveProperty('flops_profiler');
+    expectTypeOf(config.train_batch_size).toEqualTypeOf<number>();
+    expectTypeOf(config.zero_optimization.stage).toEqualTypeOf<0 | 1 | 2 | 3>();
+  });
+
+  it('clips at norm 1 unless told otherwise, as DeepSpeed does', () => {
+    expect(loadConfig({ train_batch_size: 2 }, 2).gradient_clipping).toBe(1);
+    expect(loadConfig({ train_batch_size: 2, gradient_clipping: 0 }, 2).gradient_clipping).toBe(0);
+  });
+
+  it('reads an object, JSON, HJSON and base64 alike', () => {
+    const expected = loadConfig(TYPICAL, 2);
+    const json = JSON.stringify(TYPICAL);
+    expect(loadConfig(file('a.json', json), 2)).toEqual(expected);
+    expect(loadConfig(file('a.hjson', `# comment\n${json.slice(1, -1)},\n`), 2)).toEqual(expected);
+    expect(loadConfig(Buffer.from(json).toString('base64url'), 2)).toEqual(expected);
+    expect(loadConfig(Buffer.from(json).toString('base64'), 2)).toEqual(expected);
+  });
+
+  it('says which file is missing and where it looked', () => {
+    expect(problemsOf('nowhere/ds.json')).toEqual([
+      expect.stringMatching(/^config "nowhere\/ds\.json": no such file; expected a path .*looked in /),
+    ]);
+    expect(problemsOf(folder)).toEqual([expect.stringContaining('it is a directory')]);
+    expect(problemsOf(file('empty.json', ' \n'))).toEqual(['empty.json: the file is empty; expected a JSON or HJSON object']);
+  });
+
+  it('gives file, line and column of syntax errors, duplicate keys and wrong values', () => {
+    expect(problemsOf(file('s.json', '{\n  "train_batch_size" 4\n}'))).toEqual([
+      's.json:2:22: expected ":" after the key "train_batch_size", got "4"',
+    ]);
+    expect(problemsOf(file('d.json', '{\n  "bf16": {},\n  "bf16": {}\n}'))).toEqual([
+      'd.json:3:3: the key "bf16" stands twice, first at 2:3; remove one',
+    ]);
+    const wrong = '{\n  "train_batch_size": 33,\n  "zero_optimisation": {},\n  "zero_optimization": {\n    "stage": 4\n  }\n}';
+    expect(problemsOf(file('w.json', wrong))).toEqual([
+      'w.json:2:3: train_batch_size: expected a multiple of ranks = 2, got 33; the nearest are 32 and 34',
+      'w.json:3:3: zero_optimisation: unknown key; did you mean "zero_optimization"?',
+      expect.stringMatching(/^w\.json:5:5: zero_optimization\.stage: expected 0, 1, 2 or 3 .*, got 4$/),
+    ]);
+    expect(problemsOf(file('l.json', '[1]'))).toEqual(['a config must be an object, got [1]']);
+  });
+
+  it('refuses by name what is not supported, with the reason', () => {
+    expect(
+      problemsOf({
+        train_batch_size: 2,
+        fp16: { enabled: true },
+        optimizer: { type: 'Lion', params: { max_grad_norm: 1 } },
+        scheduler: { type: 'WarmUpLR' },
+        gradient_allreduce_op: 'sum',
+        tensorboard: { enabled: true, output_path: 'x' },
+        data_types: { grad_accum_dtype: 'fp16' },
+      }),
+    ).toEqual([
+      'fp16.enabled: expected false (loss scaling does not exist yet; use "bf16": {"enabled": true}, which needs none), got true',
+      'optimizer.type: "Lion" is not supported: only Adam and AdamW exist yet. Expected "AdamW" or "Adam"',
+      'optimizer.params.max_grad_norm: not supported: clipping belongs to the engine; set the top-level key gradient_clipping. Remove it',
+      'scheduler.type: expected "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle" or "LRRangeTest", got "WarmUpLR"; did you mean "WarmupLR"?',
+      expect.stringMatching(/^gradient_allreduce_op: "sum" is not supported: gradients are averaged/),
+      expect.stringMatching(/^tensorboard: not supported: monitors do not exist yet/),
+      'data_types.grad_accum_dtype: "fp16" is not supported: float16 training does not exist yet. Expected "fp32", "bf16" or null',
+    ]);
+  });
+
+  it('says what a scheduler lacks', () => {
+    expect(problemsOf({ train_batch_size: 2, scheduler: { type: 'WarmupCosineLR' } })).toEqual([
+      'scheduler.params.total_num_steps: missing; expected an integer >= 1',
+    ]);
+  });
+
+  it('fills "auto" from the caller only', () => {
+    expect(problemsOf({ train_batch_size: 'auto' })).toEqual([expect.stringMatching(/^train_batch_size: "auto" stands for a value/)]);
+    const config = loadConfig({ train_batch_size: 'auto' }, 2, { resolveAuto: (path) => (path === 'train_batch_size' ? 8 : undefined) });
+    expect(config.train_micro_batch_size_per_gpu).toBe(4);
+  });
+
+  it('names the right key for any key of any section that is one edit away', () => {
+    const unsupported = SECTIONS.flatMap((section) => Object.keys(section.unsupported).map((path) => path.split('.')));
+    const keys = [...SECTIONS.flatMap((section) => pathsOf(section.properties)), ...unsupported];
+    const valid = new Set(keys.map((path) => path.join('.')));
+    const letter = fc.constantFrom(...'abcdefghijklmnopqrstuvwxyz_0123456789');
+    const edit = fc.record({ at: fc.nat(), kind: fc.constantFrom('delete', 'insert', 'replace'), char: letter });
+    fc.assert(
+      // One run edits every key once, all in the same config.
+      fc.property(fc.tuple(...keys.map(() => edit)), (edits) => {
+        const raw: Record<string, unknown> = { train_batch_size: 2 };
+        const expected = new Map<string, string>();
+        keys.forEach((path, k) => {
+          const { at, kind, char } = edits[k]!;
+          const right = path.at(-1)!;
+          const i = at % right.length;
+          const wrong = right.slice(0, i) + (kind === 'delete' ? '' : char) + right.slice(kind === 'insert' ? i : i + 1);
+          const typo = [...path.slice(0, -1), wrong].join('.');
+          if (wrong === '' || valid.has(typo) || expected.has(typo)) return;
+          expected.set(typo, path.join('.'));
+          let parent = raw;
+          for (const name of path.slice(0, -1)) {
+            parent[name] ??= {};
+            parent = parent[name] as Record<string, unknown>;
+          }
+          parent[wrong] = 1;
+        });
+        const problems = problemsOf(raw);
+        for (const [typo, right] of expected) {
+          expect(problems.find((problem) => problem.startsWith(`${typo}: unknown key; did you mean `))).toContain(`"${right}"`);
+        }
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
+
+/** Paths of all keys outside alternatives. */
+function pathsOf(properties: Readonly<Record<string, JsonSchema>>, at: readonly string[] = []): string[][] {
+  return Object.entries(properties).flatMap(([key, schema]) => [[...at, key], ...pathsOf(schema.properties ?? {}, [...at, key])]);
+}
+
+describe('adamSettings', () => {
+  const settings = (optimizer: object) => adamSettings(loadConfig({ train_batch_size: 1, optimizer }, 1).optimizer!);
+
+  it('decouples weight decay as DeepSpeed does: always for AdamW, for Adam unless adam_w_mode is false', () => {
+    expect(settings({ type: 'AdamW', params: { adam_w_mode: false } }).decoupled).toBe(true);
+    expect(settings({ type: 'Adam' }).decoupled).toBe(true);
+    expect(settings({ type: 'Adam', params: { adam_w_mode: false } }).decoupled).toBe(false);
+  });
+
+  it('has the defaults of DeepSpeed', () => {
+    expect(settings({ type: 'AdamW' })).toEqual({ lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, decoupled: true });
+  });
+});
