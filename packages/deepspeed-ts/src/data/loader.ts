@@ -1,0 +1,153 @@
+import { type Stacked, stack } from './collate.js';
+import { DataError } from './data-error.js';
+import { Permutation } from './permutation.js';
+
+/** Samples that can be fetched by index, in any order. */
+export interface Dataset<Sample> {
+  readonly length: number;
+  get(index: number): Sample;
+}
+
+export interface DataLoaderOptions<Sample, Batch> {
+  /** Samples of one micro-batch on one rank. */
+  readonly batchSize: number;
+  readonly rank?: number;
+  readonly worldSize?: number;
+  /** Visit samples in another random order each epoch. Default true. */
+  readonly shuffle?: boolean;
+  /** Every rank must give the same. Default 0. */
+  readonly seed?: number;
+  /**
+   * What to do with the last samples of an epoch that don't fill a micro-batch on every rank. True leaves them out. False makes of them
+   * a smaller micro-batch of the same size on every rank, repeating a sample or two from the start of the epoch where they don't divide.
+   */
+  readonly dropLast?: boolean;
+  /** Makes a batch of samples. Default {@link stack}. */
+  readonly collate?: (samples: readonly Sample[]) => Batch;
+}
+
+/** Where a loader stands, the same on all ranks; names as in a checkpoint. */
+export interface DataLoaderState {
+  readonly epoch: number;
+  /** Samples of this epoch that all ranks together have drawn. */
+  readonly samples: number;
+  readonly seed: number;
+  readonly dataset_length: number;
+}
+
+/**
+ * Draws micro-batches for one rank. The order of an epoch is one permutation shared by all ranks; each global micro-batch is the next
+ * batchSize * worldSize entries of it, of which rank r takes the r-th part. So the samples of an optimizer step depend on
+ * train_batch_size alone, and a cursor saved at one number of ranks goes on at any other without repeating or missing a sample.
+ */
+export class DataLoader<Sample, Batch = Stacked<Sample>> implements Iterable<Batch> {
+  readonly batchSize: number;
+  readonly #rank: number;
+  readonly #worldSize: number;
+  readonly #shuffle: boolean;
+  readonly #seed: number;
+  readonly #dropLast: boolean;
+  readonly #collate: (samples: readonly Sample[]) => Batch;
+  #epoch = 0;
+  #cursor = 0;
+  #order: Permutation;
+
+  /** @throws DataError when the dataset is empty or smaller than one micro-batch on every rank. */
+  constructor(
+    readonly dataset: Dataset<Sample>,
+    options: DataLoaderOptions<Sample, Batch>,
+  ) {
+    const { batchSize, rank = 0, worldSize = 1, shuffle = true, seed = 0, dropLast = false } = options;
+    if (!Number.isInteger(batchSize) || batchSize < 1) throw new DataError(`batchSize: expected an integer >= 1, got ${batchSize}`);
+    if (!Number.isInteger(rank) || rank < 0 || rank >= worldSize) throw new DataError(`rank: expected 0 to ${worldSize - 1}, got ${rank}`);
+    if (dataset.length === 0) throw new DataError('the dataset is empty: it has no sample to train on');
+    if (dataset.length < batchSize * worldSize) {
+      throw new DataError(
+        `the dataset has ${dataset.length} samples, fewer than one micro-batch on every rank: ${batchSize} samples * ${worldSize} ranks = ${batchSize * worldSize}; give more data, fewer ranks or a smaller micro-batch`,
+      );
+    }
+    this.batchSize = batchSize;
+    this.#rank = rank;
+    this.#worldSize = worldSize;
+    this.#shuffle = shuffle;
+    this.#seed = seed;
+    this.#dropLast = dropLast;
+    // Without a collate function of the caller, Batch is its default.
+    this.#collate = options.collate ?? (stack as unknown as (samples: readonly Sample[]) => Batch);
+    this.#order = new Permutation(dataset.length, seed, 0);
+  }
+
+  /** Micro-batches of one epoch. */
+  get length(): number {
+    const batches = this.dataset.length / (this.batchSize * this.#worldSize);
+    return this.#dropLast ? Math.floor(batches) : Math.ceil(batches);
+  }
+
+  /** Epochs that have been drawn to their end. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** The next micro-batch of this rank; after the last of an epoch comes the first of the next. */
+  next(): Batch {
+    const { positions, end } = this.#plan();
+    const samples = positions.map((position) => this.dataset.get(this.#shuffle ? this.#order.at(position) : position));
+    const batch = this.#collate(samples);
+    if (this.#leftAfter(end) === 0) this.#startEpoch(this.#epoch + 1, 0);
+    else this.#cursor = end;
+    return batch;
+  }
+
+  /** The micro-batches from the cursor to the end of the epoch. A loop that is left early goes on where it was when it is entered again. */
+  *[Symbol.iterator](): Generator<Batch, void, undefined> {
+    const epoch = this.#epoch;
+    while (this.#epoch === epoch) yield this.next();
+  }
+
+  stateDict(): DataLoaderState {
+    return { epoch: this.#epoch, samples: this.#cursor, seed: this.#seed, dataset_length: this.dataset.length };
+  }
+
+  /**
+   * Goes on where another loader over the same data stood, whatever its number of ranks and batch size.
+   *
+   * @throws DataError when the state belongs to a dataset of another length or another seed: the order would not be the same.
+   */
+  loadStateDict(state: DataLoaderState): void {
+    if (state.dataset_length !== this.dataset.length) {
+      throw new DataError(
+        `cursor: expected one for a dataset of ${this.dataset.length} samples, got one for ${state.dataset_length}; resume with the same data`,
+      );
+    }
+    if (this.#shuffle && state.seed !== this.#seed) {
+      throw new DataError(`cursor: expected one for seed ${this.#seed}, got one for seed ${state.seed}; resume with the same seed`);
+    }
+    const { epoch, samples } = state;
+    if (!(Number.isInteger(epoch) && epoch >= 0 && Number.isInteger(samples) && samples >= 0 && samples <= state.dataset_length)) {
+      throw new DataError(`cursor: expected an epoch >= 0 and samples within the dataset, got epoch ${epoch}, samples ${samples}`);
+    }
+    if (this.#leftAfter(samples) === 0) this.#startEpoch(epoch + 1, 0);
+    else this.#startEpoch(epoch, samples);
+  }
+
+  #startEpoch(epoch: number, cursor: number): void {
+    this.#epoch = epoch;
+    this.#cursor = cursor;
+    this.#order = new Permutation(this.dataset.length, this.#seed, epoch);
+  }
+
+  /** Samples of the epoch that will still be drawn after the first `cursor`. */
+  #leftAfter(cursor: number): number {
+    const left = this.dataset.length - cursor;
+    return this.#dropLast && left < this.batchSize * this.#worldSize ? 0 : left;
+  }
+
+  /** Positions in the epoch's order that this rank draws next, and where the epoch stands after all ranks have drawn. */
+  #plan(): { positions: number[]; end: number } {
+    const left = this.dataset.length - this.#cursor;
+    const size = Math.min(this.batchSize, Math.ceil(left / this.#worldSize));
+    const first = this.#cursor + this.#rank * size;
+    const positions = Array.from({ length: size }, (_, i) => (first + i) % this.dataset.length);
+    return { positions, end: Math.min(this.#cursor + size * this.#worldSize, this.dataset.length) };
+  }
+}
