@@ -131,6 +131,8 @@ static void multiply_rows(const Gemm<TA, TB, TC>& g, int64_t i0, int64_t m, int6
   if (!kDirect) round_rows(rounding, ld, m, n, c, g.ldc, g.accumulate);
 }
 
+constexpr const char* kOutOfWorkspace = "out of memory for the workspace of a matrix product";
+
 constexpr int64_t kPackedA = MC * kRowStride + VL;
 constexpr int64_t kRoundingColumns = 512;  // widest column group of a low-precision C
 

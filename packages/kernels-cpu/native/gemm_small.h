@@ -115,7 +115,5 @@ template <class TA, class TB, class TC> static bool multiply(const Gemm<TA, TB, 
   return gemm(g);
 }
 
-constexpr const char* kOutOfWorkspace = "out of memory for the workspace of a matrix product";
-
 }  // namespace DS_ISA_NS
 }  // namespace ds

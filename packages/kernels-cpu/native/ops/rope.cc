@@ -1,0 +1,45 @@
+// Rotary position embedding (Su et al., "RoFormer", 2021), half-split as Llama does it: x [B, T, heads x D], pairs
+// (i, i + D/2) of each of the first `rotated` heads turn by sign * angle(position + t, i); the other heads are copied.
+// cos, sin [T', D/2], T' >= position + T.
+#include "simd.h"
+
+namespace ds {
+namespace DS_ISA_NS {
+
+template <class T>
+static void rotate_head(const T* x, const float* cos, const float* sin, int64_t half, float sign, T* y) {
+  for (int64_t i = 0; i < half; i += VL) {
+    const int64_t lanes = half - i < VL ? half - i : VL;
+    vf a = load(x + i, lanes), b = load(x + half + i, lanes);
+    vf co = load(cos + i, lanes), si = load(sin + i, lanes) * sign;
+    store(y + i, fmadd(a, co, -(b * si)), lanes);
+    store(y + half + i, fmadd(b, co, a * si), lanes);
+  }
+}
+
+template <class T> static void rope(const Call& c, int64_t rotated, int64_t d, float sign, int64_t position) {
+  const View &x = c.in[0], &y = c.out[0];
+  const float *cos = c.in[1].as<float>(), *sin = c.in[2].as<float>();
+  const int64_t row = x.cols(), length = x.dims[x.rank - 2], half = d / 2;
+  parallel(x.rows(), 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; r++) {
+      const T* from = x.as<T>() + r * row;
+      T* to = y.as<T>() + r * row;
+      const int64_t at = (r % length + position) * half;
+      for (int64_t h = 0; h < rotated; h++) rotate_head(from + h * d, cos + at, sin + at, half, sign, to + h * d);
+      if (from != to) memcpy(to + rotated * d, from + rotated * d, (size_t)(row - rotated * d) * sizeof(T));
+    }
+  });
+}
+
+KERNEL(rope, kFloats) {
+  const int64_t rotated = (int64_t)c.attrs[0], d = (int64_t)c.attrs[1], position = (int64_t)c.attrs[3];
+  const float sign = (float)c.attrs[2];
+  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
+    rope<decltype(t)>(c, rotated, d, sign, position);
+    return nullptr;
+  });
+}
+
+}  // namespace DS_ISA_NS
+}  // namespace ds
