@@ -1,0 +1,55 @@
+// GELU (Hendrycks and Gimpel, 2016): y = x Phi(x), Phi the normal distribution function.
+// tanh = 1 is the approximation of GPT-2 ("gelu_new"): Phi(x) ~ (1 + tanh u) / 2 = sigmoid(2u), u = k (x + a x^3),
+// written with the sigmoid because it keeps its relative accuracy for very negative x where 1 + tanh cancels.
+// tanh = 0 is the exact form, Phi(x) = (1 + erf(x / sqrt 2)) / 2.
+#include "../elementwise.h"
+
+namespace ds {
+namespace DS_ISA_NS {
+
+static const float kTwoK = 1.5957691216057308f;      // 2 sqrt(2 / pi)
+static const float kTwoKA = 0.07135481282553125f;    // 2 sqrt(2 / pi) * 0.044715
+static const float kSqrtHalf = 0.7071067811865476f;  // 1 / sqrt 2
+static const float kDensity = 0.3989422804014327f;   // 1 / sqrt(2 pi)
+
+DS_INLINE vf phi_tanh(vf x) { return vsigmoid(x * fmadd(splat(kTwoKA), x * x, splat(kTwoK))); }
+DS_INLINE vf phi_erf(vf x) { return fmadd(splat(0.5f), verf(x * kSqrtHalf), splat(0.5f)); }
+
+// d/dx x Phi(x) = Phi + x Phi'
+DS_INLINE vf slope_tanh(vf x) {
+  vf phi = phi_tanh(x), square = x * x;
+  vf u = x * fmadd(splat(3 * kTwoKA), square, splat(kTwoK));  // x d(2u)/dx
+  return fmadd(phi * (1.0f - phi), u, phi);
+}
+DS_INLINE vf slope_erf(vf x) { return fmadd(x * kDensity, vexp(x * x * -0.5f), phi_erf(x)); }
+
+KERNEL(gelu, kFloats) {
+  if (const char* error = check_alike(c, "gelu", 1, 1)) return error;
+  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
+    using T = decltype(t);
+    const T* x = c.in[0].as<const T>();
+    T* y = c.out[0].as<T>();
+    if (c.attrs[0] != 0)
+      map(c.out[0].numel, y, [](vf x) { return x * phi_tanh(x); }, x);
+    else
+      map(c.out[0].numel, y, [](vf x) { return x * phi_erf(x); }, x);
+    return nullptr;
+  });
+}
+
+KERNEL(gelu_backward, kFloats) {
+  if (const char* error = check_alike(c, "gelu_backward", 2, 1)) return error;
+  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
+    using T = decltype(t);
+    const T *dy = c.in[0].as<const T>(), *x = c.in[1].as<const T>();
+    T* dx = c.out[0].as<T>();
+    if (c.attrs[0] != 0)
+      map(c.out[0].numel, dx, [](vf dy, vf x) { return dy * slope_tanh(x); }, dy, x);
+    else
+      map(c.out[0].numel, dx, [](vf dy, vf x) { return dy * slope_erf(x); }, dy, x);
+    return nullptr;
+  });
+}
+
+}  // namespace DS_ISA_NS
+}  // namespace ds
