@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
+import { isatty } from 'node:tty';
 import { LaunchError } from './errors.js';
 import { describeFailure } from './exit-report.js';
 import type { Job } from './job.js';
@@ -35,6 +36,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     let askedAt = 0;
     for (const signal of STOP_SIGNALS) {
       process.on(signal, () => {
+        if (signal === 'SIGHUP' && !onTerminal()) return;
         // Before there is a job no script runs yet: leaving is enough, the reaper and the gates do the rest.
         if (job === undefined) process.exit(128 + constants.signals[signal]);
         // One Ctrl-C can arrive twice, from the terminal and again from npm; only a later one means hurry.
@@ -56,6 +58,14 @@ export async function main(argv: readonly string[]): Promise<number> {
     say(`deepspeed: ${error.message}`);
     return error.code === 'REAPER_LOST' ? 1 : EXIT_NOT_STARTED;
   }
+}
+
+/**
+ * Without any terminal a hangup is none of our business: this is what keeps `nohup deepspeed ... &` alive, since node undoes the ignoring
+ * of SIGHUP that nohup arranged.
+ */
+function onTerminal(): boolean {
+  return isatty(0) || isatty(1) || isatty(2);
 }
 
 /** stdout carries rank 0's stdout and nothing else, so that what it prints (JSON lines, say) can be read by a program. */

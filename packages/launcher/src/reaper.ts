@@ -48,14 +48,15 @@ async function onLauncherGone(): Promise<void> {
   process.exit(0);
 }
 
-/** SIGKILLs until nothing is left to kill: a process may have forked between being listed and dying. Returns whether there was any. */
+/** SIGKILLs everything of the launch. Returns whether there was anything. */
 async function killAll(): Promise<boolean> {
-  let foundSome = false;
-  for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(20)) {
-    const livingGroups = [...groups].filter((group) => signalGroup(group, 'SIGKILL'));
+  // Once is enough: a group is signalled as one, also against members that are just forking.
+  let foundSome = [...groups].filter((group) => signalGroup(group, 'SIGKILL')).length > 0;
+  // Not so for strays: each may have forked between being listed and dying.
+  for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(10)) {
     const strays = processesWithVariable(LAUNCH_ID, launchId);
+    if (strays.length === 0) break;
     for (const pid of strays) signalProcess(pid);
-    if (livingGroups.length + strays.length === 0) break;
     foundSome = true;
   }
   return foundSome;
