@@ -1,0 +1,59 @@
+import { type Communicator, empty, unscoped } from '@deepspeed-ts/core';
+import type { UnitState } from './unit-state.js';
+
+/**
+ * Brings units together when they are used and lets them go after. At most two are whole at a time at stage 3: the one in use
+ * and the one that came next last time. Another order costs waiting, never correctness.
+ */
+export class Gatherer {
+  #current: UnitState | undefined;
+  #previous: UnitState | undefined;
+  /** What came after a pair of units in use, last time: the pair tells forward from backward. */
+  readonly #followers = new Map<string, UnitState>();
+
+  constructor(
+    readonly units: readonly UnitState[],
+    readonly communicator: Communicator,
+    readonly prefetch: boolean,
+  ) {}
+
+  /** Makes the weights of a unit whole and ready for what is launched next. */
+  ensure(unit: UnitState): void {
+    if (unit === this.#current) return;
+    this.#advance(unit);
+    if (unit.options.stage === 3) {
+      for (const other of this.units) if (other.gathered && other !== unit && other.users === 0) other.release();
+      if (!unit.gathered) this.#gather(unit);
+    }
+    unit.pending?.wait();
+    unit.pending = undefined;
+    if (unit.options.stage === 3 && this.prefetch) this.#prefetchNext();
+  }
+
+  /** Lets every gathered unit go, before weights change. */
+  releaseAll(): void {
+    this.#current = undefined;
+    for (const unit of this.units) if (unit.options.stage === 3) unit.release();
+  }
+
+  #advance(unit: UnitState): void {
+    this.#followers.set(this.#pair(), unit);
+    this.#previous = this.#current;
+    this.#current = unit;
+  }
+
+  #prefetchNext(): void {
+    const next = this.#followers.get(this.#pair());
+    if (next && !next.gathered) this.#gather(next);
+  }
+
+  #pair(): string {
+    return `${this.#previous?.index},${this.#current?.index}`;
+  }
+
+  #gather(unit: UnitState): void {
+    const { device, dtype } = unit.options;
+    unit.gathered = unscoped(() => empty(device, [unit.layout.padded], dtype, { kind: 'parameters', shared: true }));
+    unit.pending = this.communicator.allGather(unit.gathered, unit.values);
+  }
+}

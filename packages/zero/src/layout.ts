@@ -1,0 +1,75 @@
+import type { Parameter, Unit } from '@deepspeed-ts/core';
+
+/** Slices begin at multiples of this many elements, so that no two ranks write one cache line. */
+const ALIGNMENT = 32;
+
+/** A parameter's place in its unit's flat buffer, in elements. */
+export interface Placement {
+  readonly name: string;
+  readonly parameter: Parameter;
+  readonly offset: number;
+  readonly numel: number;
+}
+
+/** A range of elements of a unit. */
+export interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * How a unit lies in memory: its parameters one after the other in a flat buffer, padded at the end so that each of `ranks` owns
+ * an equal contiguous slice.
+ */
+export class UnitLayout {
+  readonly name: string;
+  readonly placements: readonly Placement[];
+  /** Elements of all parameters, without padding. */
+  readonly numel: number;
+  /** Elements of the flat buffer. */
+  readonly padded: number;
+  /** Elements that each rank owns. */
+  readonly slice: number;
+  readonly #byParameter: ReadonlyMap<Parameter, Placement>;
+
+  constructor(unit: Unit, ranks: number) {
+    let offset = 0;
+    this.name = unit.name;
+    this.placements = [...unit.parameters].map(([name, parameter]) => {
+      const placement = { name, parameter, offset, numel: parameter.numel };
+      offset += parameter.numel;
+      return placement;
+    });
+    this.numel = offset;
+    this.slice = Math.ceil(offset / (ranks * ALIGNMENT)) * ALIGNMENT;
+    this.padded = this.slice * ranks;
+    this.#byParameter = new Map(this.placements.map((placement) => [placement.parameter, placement]));
+  }
+
+  placementOf(parameter: Parameter): Placement {
+    return this.#byParameter.get(parameter)!;
+  }
+
+  sliceOf(rank: number): Range {
+    return { start: rank * this.slice, end: (rank + 1) * this.slice };
+  }
+
+  get whole(): Range {
+    return { start: 0, end: this.padded };
+  }
+
+  /** The parts of parameters that lie in a range: neighbours that `keyOf` gives one key are merged; `undefined` leaves out. */
+  segments<K>(range: Range, keyOf: (placement: Placement) => K | undefined): { key: K; start: number; end: number }[] {
+    const result: { key: K; start: number; end: number }[] = [];
+    for (const placement of this.placements) {
+      const start = Math.max(range.start, placement.offset);
+      const end = Math.min(range.end, placement.offset + placement.numel);
+      const key = keyOf(placement);
+      if (start >= end || key === undefined) continue;
+      const last = result.at(-1);
+      if (last && last.key === key && last.end === start) last.end = end;
+      else result.push({ key, start, end });
+    }
+    return result;
+  }
+}

@@ -1,0 +1,199 @@
+import {
+  type Communicator,
+  DeepSpeedError,
+  type Device,
+  type FloatDType,
+  type GradientTarget,
+  type HostTensor,
+  type Module,
+  type Parameter,
+  type ParameterStore,
+  scope,
+  type Tensor,
+  unitsOf,
+  WorldOfOne,
+} from '@deepspeed-ts/core';
+import { Gatherer } from './gatherer.js';
+import { globalNorm } from './global-norm.js';
+import { UnitLayout } from './layout.js';
+import type { FlatOptimizer } from './optimizer.js';
+import { Reducer } from './reducer.js';
+import { exportUnits, type StateKind } from './export.js';
+import { type InitialValues, type Stage, UnitState } from './unit-state.js';
+
+export interface ZeroStoreOptions<Options> {
+  readonly device: Device;
+  /** Default: a world of one. */
+  readonly communicator?: Communicator;
+  /** What is sharded: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters. */
+  readonly stage: Stage;
+  readonly optimizer: FlatOptimizer<Options>;
+  /** Dtype of weights in forward and backward; default f32. Otherwise an f32 master copy is kept with the optimizer state. */
+  readonly dtype?: FloatDType;
+  /** Dtype that gradients are stored, reduced and accumulated in; default that of the weights. Sums are always taken in f32. */
+  readonly gradientDtype?: FloatDType;
+  /** Seed of the initial values. */
+  readonly seed?: number;
+  /** Values to begin with instead: by name, the whole parameter. `undefined` for one leaves it to its initialiser. */
+  readonly initial?: (name: string, parameter: Parameter) => ArrayLike<number> | undefined;
+  /** Reduce gradients beside backward; default true. */
+  readonly overlap?: boolean;
+  /** Gather the next unit beside the current one at stage 3; default true. */
+  readonly prefetch?: boolean;
+}
+
+export interface StepOptions<Options> {
+  /** Options of the optimizer by parameter. Parameters that get one and the same object are updated together. */
+  optionsOf(parameter: Parameter, name: string): Options;
+  /** Gradients are scaled down to this global norm; 0: never. */
+  readonly maxNorm?: number;
+}
+
+/**
+ * ZeRO (Rajbhandari et al., arXiv:1910.02054): a parameter store whose stage says which model state every rank keeps whole and
+ * which as one slice. Usable without any engine: `backward`, then `finishBackward()`, and `step()` when enough micro-batches came.
+ * At a fixed number of ranks all stages compute the same bits.
+ */
+export class ZeroStore<Options> implements ParameterStore {
+  readonly dtype: FloatDType;
+  readonly communicator: Communicator;
+  readonly #device: Device;
+  readonly #optimizer: FlatOptimizer<Options>;
+  readonly #units: UnitState[];
+  readonly #unitOf = new Map<Parameter, UnitState>();
+  readonly #gatherer: Gatherer;
+  readonly #reducer: Reducer;
+  #steps = 0;
+  #gradNorm: Tensor | undefined;
+
+  constructor(model: Module, options: ZeroStoreOptions<Options>) {
+    const { device, stage, optimizer, dtype = 'f32', gradientDtype = dtype, communicator = new WorldOfOne() } = options;
+    this.dtype = dtype;
+    this.communicator = communicator;
+    this.#device = device;
+    this.#optimizer = optimizer;
+    const unitOptions = { device, rank: communicator.rank, stage, dtype, gradientDtype, stateNames: optimizer.stateNames };
+    const initial = initialValues(options);
+    this.#units = unitsOf(model).map((unit, index) => new UnitState(index, new UnitLayout(unit, communicator.size), unitOptions, initial));
+    for (const unit of this.#units) {
+      for (const { parameter } of unit.layout.placements) {
+        parameter.attach(this);
+        this.#unitOf.set(parameter, unit);
+      }
+    }
+    this.#gatherer = new Gatherer(this.#units, communicator, options.prefetch ?? true);
+    this.#reducer = new Reducer(this.#units, communicator, options.overlap ?? true);
+  }
+
+  /** Optimizer steps so far. */
+  get steps(): number {
+    return this.#steps;
+  }
+
+  /** f32 [1]: the global norm of the gradients of the last step, before clipping. Not finite: that step changed nothing. */
+  get gradNorm(): Tensor | undefined {
+    return this.#gradNorm;
+  }
+
+  use(parameter: Parameter): Tensor {
+    const unit = this.#unitOf.get(parameter)!;
+    this.#gatherer.ensure(unit);
+    unit.users++;
+    return unit.view(parameter);
+  }
+
+  done(parameter: Parameter): void {
+    this.#unitOf.get(parameter)!.users--;
+  }
+
+  gradientTarget(parameter: Parameter): GradientTarget {
+    return this.#unitOf.get(parameter)!.gradientTarget(parameter);
+  }
+
+  onGradient(parameter: Parameter): void {
+    this.#reducer.parameterDone(this.#unitOf.get(parameter)!);
+  }
+
+  /** Call after every backward pass, on every rank: completes the reduction of its gradients. */
+  finishBackward(): void {
+    this.#reducer.finish();
+  }
+
+  /** Clips by global norm, updates the weights from the accumulated gradients, and drops these. Never waits for the device. */
+  step({ optionsOf, maxNorm = 0 }: StepOptions<Options>): void {
+    const trained = this.#units.filter(({ gradient }) => gradient);
+    if (trained.length === 0) throw new DeepSpeedError('ERR_NO_GRADIENT', `[step] rank ${this.communicator.rank} has no gradients: run backward and finishBackward first`);
+    this.#gatherer.releaseAll();
+    this.#steps++;
+    this.#gradNorm?.dispose();
+    const { norm, coefficient } = globalNorm(trained, this.communicator, this.#device, maxNorm);
+    this.#gradNorm = norm.keep();
+    scope(() => {
+      for (const unit of trained) {
+        unit.pending?.wait();
+        unit.pending = undefined;
+        this.#update(unit, coefficient, optionsOf);
+        unit.gradient!.dispose();
+        unit.gradient = undefined;
+        this.#share(unit);
+      }
+    });
+    coefficient.dispose();
+  }
+
+  /** Drops accumulated gradients. */
+  zeroGrad(): void {
+    for (const unit of this.#units) {
+      unit.gradient?.dispose();
+      unit.gradient = undefined;
+    }
+  }
+
+  /**
+   * Whole f32 tensors by name, one parameter at a time, in the same order on every rank; every rank must run through all of it. `weights`
+   * are master weights, other kinds the optimizer's states. No rank ever holds more than one unit.
+   */
+  export(kind: StateKind = 'weights'): AsyncGenerator<readonly [name: string, value: HostTensor]> {
+    return exportUnits(this.#units, this.communicator, this.#device, kind, this.#optimizer.stateNames);
+  }
+
+  dispose(): void {
+    for (const unit of this.#units) {
+      for (const { parameter } of unit.layout.placements) parameter.attach(undefined);
+      unit.dispose();
+    }
+    this.#gradNorm?.dispose();
+    this.#gradNorm = undefined;
+  }
+
+  #update(unit: UnitState, coefficient: Tensor, optionsOf: StepOptions<Options>['optionsOf']): void {
+    const { owned, layout, master, states } = unit;
+    const gradient = unit.ownedGradient();
+    const low = this.dtype === 'f32' ? undefined : unit.ownedValues();
+    const segments = layout.segments(owned, ({ parameter, name }) => (parameter.requiresGrad ? optionsOf(parameter, name) : undefined));
+    for (const { key, start, end } of segments) {
+      const part = (tensor: Tensor) => tensor.narrow(start - owned.start, end - start);
+      const range = { gradient: part(gradient), master: part(master), states: states.map(part), coefficient };
+      this.#optimizer.step(low ? { ...range, low: part(low) } : range, key, this.#steps);
+    }
+  }
+
+  /** Stages 1 and 2: everyone gets everyone's updated slice, beside the update of the next unit. */
+  #share(unit: UnitState): void {
+    const { stage } = unit.options;
+    if (stage === 0 || stage === 3) return;
+    unit.pending = this.communicator.allGather(unit.values, unit.ownedValues());
+  }
+}
+
+function initialValues<Options>({ seed = 0, initial }: ZeroStoreOptions<Options>): InitialValues {
+  return (name, parameter, start, count) => {
+    const given = initial?.(name, parameter);
+    if (!given) return parameter.init({ seed, name }, start, count);
+    if (given.length !== parameter.numel) {
+      throw new DeepSpeedError('ERR_SHAPE', `[ZeroStore] ${name} has shape [${parameter.shape.join(', ')}], but ${given.length} initial values were given`);
+    }
+    return Float64Array.from({ length: count }, (_, i) => given[start + i]!);
+  };
+}
+

@@ -1,0 +1,176 @@
+import { bytesOf, cast, empty, fill, type FloatDType, hostTensor, launch, type Parameter, Tensor, write, type Device, type Work } from '@deepspeed-ts/core';
+import type { UnitLayout, Range } from './layout.js';
+
+export type Stage = 0 | 1 | 2 | 3;
+
+export interface UnitStateOptions {
+  readonly device: Device;
+  readonly rank: number;
+  readonly stage: Stage;
+  readonly dtype: FloatDType;
+  readonly gradientDtype: FloatDType;
+  readonly stateNames: readonly string[];
+}
+
+/** Values that a parameter begins with: elements `start` to `start + count`. */
+export type InitialValues = (name: string, parameter: Parameter, start: number, count: number) => Float64Array;
+
+/**
+ * What one rank holds of one unit. The stage decides with three switches what is whole and what is the rank's slice:
+ * optimizer state is a slice from stage 1, gradients from stage 2, parameters at stage 3.
+ */
+export class UnitState {
+  /** The weights in the compute dtype: whole, or this rank's slice at stage 3. */
+  readonly values: Tensor;
+  /** f32 weights that the optimizer updates; the values themselves in f32 training. Over `owned`. */
+  readonly master: Tensor;
+  /** Optimizer state, f32, over `owned`. */
+  readonly states: readonly Tensor[];
+  /** The elements that this rank's optimizer updates. */
+  readonly owned: Range;
+  /** The whole weights while they are gathered (stage 3). */
+  gathered: Tensor | undefined;
+  /** The collective that `values` or `gathered` waits for before it may be read. */
+  pending: Work | undefined;
+  /** How many borrowers the weights have now. */
+  users = 0;
+  /** Reduced gradients accumulated since the last step: whole up to stage 1, else this rank's slice. */
+  gradient: Tensor | undefined;
+  /** The local gradient of the running micro-batch, whole, until it is reduced. */
+  local: Tensor | undefined;
+  readonly #views = new Map<Parameter, Tensor>();
+  readonly #written = new Set<Parameter>();
+
+  constructor(
+    readonly index: number,
+    readonly layout: UnitLayout,
+    readonly options: UnitStateOptions,
+    initial: InitialValues,
+  ) {
+    const { device, rank, stage, dtype, stateNames } = options;
+    const kept = stage === 3 ? layout.sliceOf(rank) : layout.whole;
+    this.owned = stage === 0 ? layout.whole : layout.sliceOf(rank);
+    this.values = empty(device, [lengthOf(kept)], dtype, { kind: 'parameters', shared: true }).keep();
+    if (dtype === 'f32') {
+      this.#initialise(this.values, kept, initial);
+      this.master = this.#part(this.values, kept, this.owned).keep();
+    } else {
+      this.master = empty(device, [lengthOf(this.owned)], 'f32', { kind: 'optimizer' }).keep();
+      this.#initialise(this.master, this.owned, initial);
+      this.#castInitial(kept, initial);
+    }
+    this.states = stateNames.map(() => {
+      const state = empty(device, [lengthOf(this.owned)], 'f32', { kind: 'optimizer' }).keep();
+      fill(state, 0);
+      return state;
+    });
+  }
+
+  /** Elements of the weights, once gathered: the parameter's shape over the flat buffer. */
+  view(parameter: Parameter): Tensor {
+    let view = this.#views.get(parameter);
+    if (!view) {
+      const { offset } = this.layout.placementOf(parameter);
+      const { buffer, dtype, byteOffset } = this.gathered ?? this.values;
+      view = new Tensor(buffer.retain(), parameter.shape, dtype, byteOffset + offset * bytesOf(dtype)).keep();
+      this.#views.set(parameter, view);
+    }
+    return view;
+  }
+
+  get isWhole(): boolean {
+    return this.options.stage < 3 || this.gathered !== undefined;
+  }
+
+  /** Lets go of the gathered weights. */
+  release(): void {
+    this.pending?.wait();
+    this.pending = undefined;
+    for (const view of this.#views.values()) view.dispose();
+    this.#views.clear();
+    this.gathered?.dispose();
+    this.gathered = undefined;
+  }
+
+  /** The part of the values that the optimizer writes its low-precision copy to. A view of the caller's scope. */
+  ownedValues(): Tensor {
+    const kept = this.options.stage === 3 ? this.layout.sliceOf(this.options.rank) : this.layout.whole;
+    return this.#part(this.values, kept, this.owned);
+  }
+
+  /** The part of the accumulated gradient that the optimizer reads. A view of the caller's scope. */
+  ownedGradient(): Tensor {
+    const kept = this.options.stage < 2 ? this.layout.whole : this.layout.sliceOf(this.options.rank);
+    return this.#part(this.gradient!, kept, this.owned);
+  }
+
+  /** Where the gradient of a parameter goes in this micro-batch, and whether something is there already. */
+  gradientTarget(parameter: Parameter): { tensor: Tensor; accumulate: 0 | 1 } {
+    const local = this.localGradient();
+    const { offset } = this.layout.placementOf(parameter);
+    const accumulate = this.#written.has(parameter) ? 1 : 0;
+    this.#written.add(parameter);
+    // Belongs to the scope of the op that writes it.
+    return { tensor: new Tensor(local.buffer.retain(), parameter.shape, local.dtype, local.byteOffset + offset * bytesOf(local.dtype)), accumulate };
+  }
+
+  /** The flat local gradient; made on first use. */
+  localGradient(): Tensor {
+    this.local ??= this.newGradient(this.layout.padded);
+    return this.local;
+  }
+
+  newGradient(elements: number): Tensor {
+    return empty(this.options.device, [elements], this.options.gradientDtype, { kind: 'gradients', shared: true }).keep();
+  }
+
+  /** Zeros what no op wrote, padding included, so that the flat gradient may be reduced. */
+  completeLocal(): Tensor {
+    const local = this.localGradient();
+    for (const { parameter, offset, numel } of this.layout.placements) {
+      if (!this.#written.has(parameter)) zero(local, offset, offset + numel);
+    }
+    zero(local, this.layout.numel, this.layout.padded);
+    this.#written.clear();
+    return local;
+  }
+
+  dispose(): void {
+    this.release();
+    for (const tensor of [this.values, this.master, ...this.states, this.gradient, this.local]) tensor?.dispose();
+  }
+
+  #part(tensor: Tensor, held: Range, wanted: Range): Tensor {
+    return tensor.narrow(wanted.start - held.start, lengthOf(wanted));
+  }
+
+  /** Writes one parameter at a time, and of it only what lies in the range: no rank ever holds the whole model. */
+  #initialise(target: Tensor, range: Range, initial: InitialValues): void {
+    fill(target, 0);
+    for (const { key, start, end } of this.layout.segments(range, (placement) => placement)) {
+      const values = initial(key.name, key.parameter, start - key.offset, end - start);
+      const part = target.narrow(start - range.start, end - start);
+      write(part, hostTensor([end - start], target.dtype, values));
+      part.dispose();
+    }
+  }
+
+  /** Low-precision weights from the same f32 initial values that the master rounds from. */
+  #castInitial(kept: Range, initial: InitialValues): void {
+    const same = kept.start === this.owned.start && kept.end === this.owned.end;
+    if (same) launch(cast, [this.master], [this.values], {});
+    else this.#initialise(this.values, kept, initial);
+  }
+}
+
+function zero(flat: Tensor, start: number, end: number): void {
+  if (start === end) return;
+  const part = flat.narrow(start, end - start);
+  fill(part, 0);
+  part.dispose();
+}
+
+function lengthOf({ start, end }: Range): number {
+  return end - start;
+}
+
