@@ -16,14 +16,14 @@ module.exports = {
       name: 'core-imports-nothing-of-ours',
       comment: 'Everything meets through interfaces that core declares, so core can know nobody.',
       severity: 'error',
-      from: { path: '^packages/core/', pathNot: testFile },
+      from: { path: '^packages/core/src/', pathNot: testFile },
       to: { path: '^(packages|examples|bench|tooling)/', pathNot: '^packages/core/' },
     },
     {
       name: 'published-packages-know-only-core',
       comment: 'A package that needs another at run time takes it as an argument or as an optional peer behind `await import()`.',
       severity: 'error',
-      from: { path: `^packages/(${published})/`, pathNot: testFile },
+      from: { path: `^packages/(${published})/src/`, pathNot: testFile },
       to: { path: '^(packages|examples|bench|tooling)/', pathNot: ['^packages/core/', '^packages/$1/'] },
     },
     {
