@@ -112,7 +112,7 @@ describe('composeConfig', () => {
       'steps: expected an integer >= 1, got 0',
       'clip: expected a number >= 0 or null, got "much"',
       'loss: expected "mean" or "sum", got "avg"',
-      'betas: expected a list of 2 (a number, a number), got [0.9]',
+      'betas: expected a list of 2, each a number, got [0.9]',
       'schedule.type: expected "flat" or "ramp", got "rmap"; did you mean "ramp"?',
       'label: expected a string, got 7',
       'sharding.stage: expected 0, 1, 2 or 3, got 4',
@@ -202,6 +202,7 @@ describe('composeConfig', () => {
         const raw = path.reduceRight<object>((inner, name) => ({ [name]: inner }), { [wrong]: 1 });
         expect(problemsOf(raw)).toEqual([`${[...path, wrong].join('.')}: unknown key; did you mean "${key}"?`]);
       }),
+      { numRuns: 30 },
     );
   });
 });

@@ -37,8 +37,11 @@ export function alternatives(words: readonly string[]): string {
 }
 
 function list({ items }: JsonSchema): string {
-  if (isTuple(items)) return `a list of ${items.length} (${items.map(describe).join(', ')})`;
-  return items ? `a list whose entries are each ${describe(items)}` : 'a list';
+  if (items === undefined) return 'a list';
+  if (!isTuple(items)) return `a list whose entries are each ${describe(items)}`;
+  const entries = items.map(describe);
+  const alike = entries.every((entry) => entry === entries[0]);
+  return `a list of ${items.length}${alike ? `, each ${entries[0]}` : ` (${entries.join(', ')})`}`;
 }
 
 function range({ minimum, maximum, exclusiveMinimum, exclusiveMaximum }: JsonSchema): string {
