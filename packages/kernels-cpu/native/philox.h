@@ -28,16 +28,56 @@ DS_INLINE void philox(const PhiloxKey& key, uint64_t block, uint32_t word[4]) {
   word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
 
-// scale[j] = u(first + j) >= p ? kept : 0 for j < n: the factor that dropout multiplies by (kept = 1 / (1 - p)).
-DS_INLINE void dropout_factors(const PhiloxKey& key, uint64_t first, int64_t n, float p, float kept, float* scale) {
-  uint64_t block = first / 4;
-  int word_at = (int)(first % 4);
-  for (int64_t j = 0; j < n; block++, word_at = 0) {
-    uint32_t word[4];
-    philox(key, block, word);
-    for (; word_at < 4 && j < n; word_at++, j++)
-      scale[j] = (float)(word[word_at] >> 8) * 0x1p-24f >= p ? kept : 0.0f;
+// ---- one block in each 64-bit lane ---------------------------------------------------------------------
+typedef uint64_t v64 __attribute__((vector_size(VL * 4)));
+constexpr int kPhiloxBlocks = VL / 2;                 // blocks at once
+constexpr int kPhiloxElements = 4 * kPhiloxBlocks;  // elements they decide: two vectors of VL
+
+// Product of the low halves of the lanes.
+#if DS_ISA_LEVEL == 2
+DS_INLINE v64 multiply_low(v64 a, v64 b) { return (v64)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b); }
+#elif DS_ISA_LEVEL == 1
+DS_INLINE v64 multiply_low(v64 a, v64 b) { return (v64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+#elif defined(__SSE2__)
+DS_INLINE v64 multiply_low(v64 a, v64 b) { return (v64)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#else
+DS_INLINE v64 multiply_low(v64 a, v64 b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
+#endif
+
+// The words of the blocks first .. first + kPhiloxBlocks - 1 in element order: word[0] holds elements 0 .. VL - 1.
+DS_INLINE void philox(const PhiloxKey& key, uint64_t first, vu word[2]) {
+  v64 zero = {}, c0 = zero + first, c2 = zero + key.step, c3 = zero + key.op;
+  for (int i = 0; i < kPhiloxBlocks; i++) c0[i] += (uint64_t)i;
+  v64 c1 = c0 >> 32;
+  uint32_t k0 = key.seed_lo, k1 = key.seed_hi;
+  for (int round = 0; round < 10; round++) {  // leftovers in the high halves are harmless: multiply_low ignores them
+    v64 p0 = multiply_low(c0, zero + 0xD2511F53u), p1 = multiply_low(c2, zero + 0xCD9E8D57u);
+    c0 = (p1 >> 32) ^ c1 ^ k0;
+    c1 = p1;
+    c2 = (p0 >> 32) ^ c3 ^ k1;
+    c3 = p0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
   }
+  v64 words01 = (c0 & 0xffffffffu) | (c1 << 32), words23 = (c2 & 0xffffffffu) | (c3 << 32);
+  v64 pick = {};  // lane 2i is words 0 and 1 of block i, lane 2i + 1 its words 2 and 3
+  for (int i = 0; i < kPhiloxBlocks; i++) pick[i] = (uint64_t)(i / 2 + (i & 1) * kPhiloxBlocks);
+  word[0] = (vu)__builtin_shuffle(words01, words23, pick);
+  word[1] = (vu)__builtin_shuffle(words01, words23, pick + kPhiloxBlocks / 2);
+}
+
+// factor[j] = u(first + j) >= p ? 1 / (1 - p) : 0 for j < n, what dropout multiplies by. The result lies in `room`, which
+// holds n + 4 + kPhiloxElements floats.
+static inline const float* dropout_factors(const PhiloxKey& key, uint64_t first, int64_t n, double p, float* room) {
+  const int64_t skip = (int64_t)(first % 4);
+  const vf kept = splat((float)(1 / (1 - p)));
+  const vi threshold = splat_i((int32_t)__builtin_ceil((double)(float)p * 0x1p24));  // u = k 2^-24 >= p, in integers
+  for (int64_t at = 0; at < skip + n; at += kPhiloxElements) {
+    vu word[2];
+    philox(key, (first - (uint64_t)skip + (uint64_t)at) / 4, word);
+    for (int half = 0; half < 2; half++) store(room + at + half * VL, (vi)(word[half] >> 8) >= threshold ? kept : vf{});
+  }
+  return room + skip;
 }
 
 }  // namespace DS_ISA_NS

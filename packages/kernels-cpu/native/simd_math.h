@@ -31,6 +31,26 @@ DS_INLINE vf vexp(vf x) {
 #endif
 }
 
+// 2^x, for kernels that can take log2 e into a scale they apply anyway. Infinity from 128, 0 below -150, NaN stays.
+DS_INLINE vf vexp2(vf x) {
+  vf bounded = x > 129.0f ? splat(129.0f) : x;
+  bounded = bounded < -151.0f ? splat(-151.0f) : bounded;
+  vf n = vround(bounded), f = bounded - n;
+  vf q = splat(0.00015353342f);
+  q = fmadd(q, f, splat(0.0013398901f));
+  q = fmadd(q, f, splat(0.009618438f));
+  q = fmadd(q, f, splat(0.055503324f));
+  q = fmadd(q, f, splat(0.24022648f));
+  q = fmadd(q, f, splat(0.6931472f));
+  vf p = fmadd(q, f, splat(1.0f));
+#if DS_ISA_LEVEL == 2
+  return _mm512_maskz_scalef_ps(kAllLanes, p, n);
+#else
+  vi e = to_int(n), half = e >> 1;
+  return p * as_float((half + 127) << 23) * as_float((e - half + 127) << 23);
+#endif
+}
+
 DS_INLINE vf vsigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
 
 DS_INLINE vf vtanh(vf x) {

@@ -1,0 +1,111 @@
+// What the forward and the backward of attention share: the shapes, the copies of a head in the order the products read
+// them, and one block of scores. Scores are kept in units of log2 e (q is scaled by scale * log2 e when it is copied), so
+// that the softmax is a plain 2^x.
+#pragma once
+#include "gemm.h"
+#include "philox.h"
+
+namespace ds {
+namespace DS_ISA_NS {
+
+constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
+constexpr int64_t kKeys = KC;                 // keys of a score block
+constexpr int64_t kScoreRow = kKeys + 16;     // floats between its rows
+
+struct Attention {
+  int64_t batch, length, heads, kv_heads, d;
+  double scale, dropout;
+  bool causal;
+  PhiloxKey key;
+  int64_t group() const { return heads / kv_heads; }
+  int64_t token() const { return (heads + 2 * kv_heads) * d; }  // elements of one token of qkv: q heads, k heads, v heads
+  // Floats between the rows of a head's copy: an odd number of cache lines, with d columns and room to read NR at a time.
+  int64_t row() const { return (((d + 15) / 16) | 1) * 16; }
+  int64_t slivers() const { return (length + NR - 1) / NR; }
+  int64_t rows_size() const { return length * row() + NR; }
+  int64_t columns_size() const { return slivers() * d * NR; }
+};
+
+static Attention read_attention(const Call& c, const View& qkv) {
+  Attention s = {};
+  s.batch = qkv.dims[0], s.length = qkv.dims[1];
+  s.heads = (int64_t)c.attrs[0], s.kv_heads = (int64_t)c.attrs[1], s.d = (int64_t)c.attrs[2];
+  s.scale = c.attrs[3], s.causal = c.attrs[4] != 0, s.dropout = c.attrs[5];
+  s.key = {(uint32_t)c.attrs[6], (uint32_t)c.attrs[7], (uint32_t)c.attrs[8], (uint32_t)c.attrs[9]};
+  return s;
+}
+
+// Rows of a head times `scale`, to f32. [rows][row()]
+template <class T>
+static void copy_rows(const T* from, int64_t ld, int64_t rows, int64_t d, float scale, float* to, int64_t row) {
+  for (int64_t i = 0; i < rows; i++, from += ld, to += row) {
+    int64_t k = 0;
+    for (; k + VL <= d; k += VL) store(to + k, load(from + k) * scale);
+    if (k < d) store(to + k, load(from + k, d - k) * scale, d - k);
+  }
+}
+
+// f32 rows times `scale` back into a tensor.
+template <class T>
+static void store_rows(const float* from, int64_t row, int64_t rows, int64_t d, float scale, T* to, int64_t ld) {
+  for (int64_t i = 0; i < rows; i++, from += row, to += ld) {
+    int64_t k = 0;
+    for (; k + VL <= d; k += VL) store(to + k, load(from + k) * scale);
+    if (k < d) store(to + k, load(from + k, d - k) * scale, d - k);
+  }
+}
+
+// The transpose of tokens [s * NR, ..) of a head as sliver s. [slivers][d][NR]
+template <class T>
+static void copy_columns(const Attention& a, const T* from, int64_t ld, int64_t begin, int64_t end, float* to) {
+  for (int64_t s = begin; s < end; s++) {
+    const int n = (int)smaller(NR, a.length - s * NR);
+    if (n < NR) clear_columns(to + s * a.d * NR, a.d, n);
+    pack_sliver_transposed(from + s * NR * ld, ld, a.d, n, to + s * a.d * NR, 0);
+  }
+}
+
+// out [rows i0 .. i0 + m) x [keys j0 .. j0 + n) = x rows . columns, where x starts at row i0. Under the causal mask only what
+// some row sees is made: sliver by sliver, from the first row at or below its first key.
+static void scores(const Attention& a, const float* x, int64_t i0, int64_t m, const float* columns, int64_t j0, int64_t n, float* out) {
+  for (int64_t j = 0; j < n; j += NR) {
+    const int64_t from = a.causal ? smaller(m, larger(0, j0 + j - i0)) : 0;
+    if (from == m) return;
+    multiply_block({m - from, smaller(NR, n - j), a.d, x + from * a.row(), a.row(), Lie::kRows,
+                    columns + (j0 + j) / NR * a.d * NR, NR, 0, out + from * kScoreRow + j, kScoreRow, Base::kZero, nullptr});
+  }
+}
+
+// out [m x d] += p [m x n] y, p as the score block of rows i0 and keys j0, y the rows of the keys. Panel by panel under the
+// causal mask, over the keys that a panel sees; the caller has zeroed what a panel's upper rows do not.
+static void weigh(const Attention& a, const float* p, int64_t i0, int64_t m, const float* y, int64_t j0, int64_t n, float* out, Base base) {
+  const int64_t panels = a.causal ? panel_count(m) : 1;
+  for (int64_t panel = 0; panel < panels; panel++) {
+    const int64_t i = panel_begin(m, panels, panel), height = panel_begin(m, panels, panel + 1) - i;
+    const int64_t seen = a.causal ? smaller(n, larger(0, i0 + i + height - j0)) : n;
+    if (seen == 0) continue;
+    multiply_block({height, a.d, seen, p + i * kScoreRow, kScoreRow, Lie::kRows, y, a.row(), NR, out + i * a.row(), a.row(), base, nullptr});
+  }
+}
+
+// out [n x d] += p' x, p as the score block of rows i0 and keys j0, x the block's m rows. Panels of keys that only later
+// rows see start at the first such row.
+static void weigh_transposed(const Attention& a, const float* p, int64_t i0, int64_t m, const float* x, int64_t j0, int64_t n, float* out) {
+  const bool cut = a.causal && j0 + n - 1 > i0;
+  const int64_t panels = cut ? panel_count(n) : 1;
+  for (int64_t panel = 0; panel < panels; panel++) {
+    const int64_t j = panel_begin(n, panels, panel), height = panel_begin(n, panels, panel + 1) - j;
+    const int64_t from = cut ? larger(0, j0 + j - i0) : 0;
+    if (from >= m) return;
+    multiply_block({height, a.d, m - from, p + from * kScoreRow + j, kScoreRow, Lie::kColumns, x + from * a.row(), a.row(), NR,
+                    out + j * a.row(), a.row(), Base::kC, nullptr});
+  }
+}
+
+// How many of n keys from j0 row i sees. Its weights are zeroed up to MR beyond: what the last row of its panel sees.
+DS_INLINE int64_t seen_keys(const Attention& a, int64_t i, int64_t j0, int64_t n) {
+  return a.causal ? smaller(n, larger(0, i + 1 - j0)) : n;
+}
+
+}  // namespace DS_ISA_NS
+}  // namespace ds
