@@ -20,3 +20,6 @@ export { Buffer, Device, type MemoryKind } from './tensor/device.js';
 export { decode, encode, type HostTensor, hostTensor, rounded } from './tensor/host.js';
 export { scope, unscoped } from './tensor/scope.js';
 export { describe, numelOf, type Shape, Tensor, type TensorSpec } from './tensor/tensor.js';
+export type { TrainingEngine } from './engine.js';
+export { SafetensorsFile } from './safetensors/read.js';
+export { type TensorPlan, writeSafetensors } from './safetensors/write.js';

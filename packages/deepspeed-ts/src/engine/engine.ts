@@ -1,0 +1,258 @@
+import {
+  backward,
+  type Communicator,
+  DeepSpeedError,
+  type Device,
+  full,
+  type Module,
+  noGrad,
+  scope,
+  type Tensor,
+  type TrainingEngine,
+  withRandom,
+} from '@deepspeed-ts/core';
+import type { AdamOptions, ZeroStore } from '@deepspeed-ts/zero';
+import type { DeepSpeedConfig } from '../config/index.js';
+import type { LRScheduler } from '../schedules/index.js';
+import { type Batch, toDevice } from './batch.js';
+import { NonFiniteError } from './errors.js';
+import type { EngineOptimizer } from './optimizer.js';
+import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
+import { saveModel } from './save-model.js';
+
+/** A model whose `forward` takes a micro-batch on the device and gives its loss, f32 []. */
+export type TrainableModel = Module<[never], Tensor>;
+
+export interface EngineParts {
+  readonly model: TrainableModel;
+  readonly config: DeepSpeedConfig;
+  readonly device: Device;
+  readonly communicator: Communicator;
+  readonly store: ZeroStore<AdamOptions>;
+  readonly optimizer: EngineOptimizer;
+  readonly scheduler: LRScheduler | undefined;
+  readonly dataloader: { next(): Batch } | undefined;
+  readonly seed: number;
+  /** Closed by `dispose` when the engine opened it. */
+  readonly ownsCommunicator: boolean;
+}
+
+/** Trains a model as its config says. Made by `initialize`. */
+export class DeepSpeedEngine implements TrainingEngine<Batch> {
+  readonly model: TrainableModel;
+  /** Every value in force, defaults included. */
+  readonly config: DeepSpeedConfig;
+  readonly device: Device;
+  readonly communicator: Communicator;
+  readonly optimizer: EngineOptimizer;
+  readonly scheduler: LRScheduler | undefined;
+  readonly #store: ZeroStore<AdamOptions>;
+  readonly #dataloader: { next(): Batch } | undefined;
+  readonly #seed: number;
+  readonly #ownsCommunicator: boolean;
+  readonly #throughput = new Throughput();
+  #microSteps = 0;
+  #globalSteps = 0;
+  #loss: Tensor | undefined;
+  #lossValue = Number.NaN;
+  #gradNorm = Number.NaN;
+
+  constructor(parts: EngineParts) {
+    this.model = parts.model;
+    this.config = parts.config;
+    this.device = parts.device;
+    this.communicator = parts.communicator;
+    this.optimizer = parts.optimizer;
+    this.scheduler = parts.scheduler;
+    this.#store = parts.store;
+    this.#dataloader = parts.dataloader;
+    this.#seed = parts.seed;
+    this.#ownsCommunicator = parts.ownsCommunicator;
+    if (this.scheduler) this.optimizer.follow(this.scheduler);
+  }
+
+  get rank(): number {
+    return this.communicator.rank;
+  }
+
+  get worldSize(): number {
+    return this.communicator.size;
+  }
+
+  get globalSteps(): number {
+    return this.#globalSteps;
+  }
+
+  /** Samples of all ranks that finished steps have used. */
+  get globalSamples(): number {
+    return this.#globalSteps * this.config.train_batch_size;
+  }
+
+  /** Micro-batches so far on this rank. */
+  get microSteps(): number {
+    return this.#microSteps;
+  }
+
+  /** Learning rate of the next step, by parameter group. */
+  get lr(): number[] {
+    return this.optimizer.lr;
+  }
+
+  /** The gradient norm of the last step over all ranks, before clipping; NaN before the first. */
+  get globalGradNorm(): number {
+    return this.#gradNorm;
+  }
+
+  isGradientAccumulationBoundary(): boolean {
+    return (this.#microSteps + 1) % this.config.gradient_accumulation_steps === 0;
+  }
+
+  forward(batch: Batch): Tensor {
+    this.#loss?.dispose();
+    // Dropout differs between ranks and micro-batches, and repeats when the run is repeated.
+    const random = { seed: this.#seed, step: this.#microSteps * this.worldSize + this.rank };
+    this.#loss = scope(() => withRandom(random, () => this.#run(batch))).keep();
+    return this.#loss;
+  }
+
+  backward(loss: Tensor): void {
+    const scale = 1 / this.config.gradient_accumulation_steps;
+    scope(() => backward(loss, full(this.device, loss.shape, loss.dtype, scale)));
+    this.#store.finishBackward();
+  }
+
+  /**
+   * Ends a micro-batch. On the last one of a step it clips, updates the weights and moves the schedule.
+   *
+   * @throws NonFiniteError on every rank, when the gradient norm is not finite; the weights are untouched then
+   */
+  async step(): Promise<void> {
+    const boundary = this.isGradientAccumulationBoundary();
+    this.#microSteps++;
+    if (!boundary) return;
+    this.#store.step({ optionsOf: (parameter) => this.optimizer.optionsOf(parameter), maxNorm: this.config.gradient_clipping });
+    this.#globalSteps++;
+    this.#gradNorm = await this.#store.gradNorm!.item();
+    if (!Number.isFinite(this.#gradNorm)) throw new NonFiniteError(this.rank, this.#globalSteps, 'gradient norm', this.#gradNorm);
+    if (this.scheduler) {
+      this.scheduler.step();
+      this.optimizer.follow(this.scheduler);
+    }
+    this.#throughput.add(this.config.train_batch_size);
+    await this.#print();
+  }
+
+  /** Without an argument it draws from the loader of `trainingData`. */
+  async trainBatch(batches?: Iterable<Batch> | Iterator<Batch>): Promise<number> {
+    const next = batches ? drawFrom(batches, this.config.gradient_accumulation_steps) : () => this.#draw();
+    const losses: Tensor[] = [];
+    try {
+      for (let boundary = false; !boundary; ) {
+        const loss = this.forward(next());
+        losses.push(loss.retain());
+        this.backward(loss);
+        boundary = this.isGradientAccumulationBoundary();
+        if (!boundary) await this.step();
+      }
+      const mean = this.#mean(losses);
+      const step = this.step();
+      // The loss is the better message where both are not finite, so it is looked at first; the step is always awaited.
+      const [loss, applied] = await Promise.allSettled([mean, step]);
+      if (loss.status === 'rejected') throw loss.reason;
+      if (!Number.isFinite(loss.value)) throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value);
+      if (applied.status === 'rejected') throw applied.reason;
+      this.#lossValue = loss.value;
+      return loss.value;
+    } finally {
+      for (const loss of losses) loss.dispose();
+    }
+  }
+
+  async evalBatch(batch: Batch): Promise<number> {
+    const loss = noGrad(() => scope(() => this.#run(batch))).keep();
+    try {
+      return await this.#mean([loss]);
+    } finally {
+      loss.dispose();
+    }
+  }
+
+  /** The state of things on this rank. */
+  report(): EngineReport {
+    const { reserved, peak } = this.device.backend.memory();
+    return {
+      step: this.#globalSteps,
+      loss: this.#lossValue,
+      gradNorm: this.#gradNorm,
+      lr: this.lr[0]!,
+      samplesPerSecond: this.#throughput.take(),
+      memory: memoryByKind(this.device),
+      device: { reserved, peak },
+    };
+  }
+
+  /** Master weights in f32 by name, streamed: every rank must run through all of them. */
+  weights() {
+    return this.#store.export('weights');
+  }
+
+  /** One optimizer state ('exp_avg', 'exp_avg_sq') by parameter name, streamed: every rank must run through all of it. */
+  optimizerState(kind: string) {
+    return this.#store.export(kind);
+  }
+
+  /**
+   * Writes `model.safetensors` and `config.json` as Hugging Face libraries read them. Every rank calls it; rank 0 writes. No rank
+   * ever holds more than one unit.
+   */
+  async saveModel(directory: string, huggingFaceConfig?: Readonly<Record<string, unknown>>): Promise<void> {
+    await saveModel(directory, { engine: this, ...(huggingFaceConfig && { huggingFaceConfig }) });
+  }
+
+  async dispose(): Promise<void> {
+    this.#loss?.dispose();
+    this.#loss = undefined;
+    this.#store.dispose();
+    if (this.#ownsCommunicator) await this.communicator.close();
+  }
+
+  #draw(): Batch {
+    if (!this.#dataloader) throw new DeepSpeedError('ERR_DATA', '[trainBatch] there is nothing to draw from: give it batches, or initialize() trainingData');
+    return this.#dataloader.next();
+  }
+
+  #run(batch: Batch): Tensor {
+    // The model's own batch type is checked by its ops: names and shapes are data here.
+    return this.model.call(toDevice(batch, this.device) as never);
+  }
+
+  /** Mean of scalars over themselves and over ranks. */
+  async #mean(losses: readonly Tensor[]): Promise<number> {
+    const own = losses.map((loss) => loss.retain());
+    try {
+      for (const loss of own) this.communicator.allReduce(loss, 'mean').wait();
+      const values = await Promise.all(own.map((loss) => loss.item()));
+      return values.reduce((sum, value) => sum + value, 0) / values.length;
+    } finally {
+      for (const loss of own) loss.dispose();
+    }
+  }
+
+  async #print(): Promise<void> {
+    const every = this.config.steps_per_print;
+    if (!every || this.#globalSteps % every !== 0 || this.rank !== 0) return;
+    if (this.#loss && !this.#loss.isDisposed) this.#lossValue = await this.#loss.item();
+    console.log(formatReport(this.report()));
+  }
+}
+
+function drawFrom(batches: Iterable<Batch> | Iterator<Batch>, wanted: number): () => Batch {
+  const source = Symbol.iterator in batches ? batches[Symbol.iterator]() : batches;
+  let drawn = 0;
+  return () => {
+    const { value, done } = source.next();
+    if (done) throw new DeepSpeedError('ERR_DATA', `[trainBatch] a step takes ${wanted} micro-batches, the iterator ended after ${drawn}`);
+    drawn++;
+    return value;
+  };
+}

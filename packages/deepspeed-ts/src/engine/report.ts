@@ -1,0 +1,47 @@
+import type { Device, MemoryKind } from '@deepspeed-ts/core';
+
+/** What the engine knows of itself after a step. */
+export interface EngineReport {
+  readonly step: number;
+  /** Of the last micro-batch on this rank, or of the whole step when `trainBatch` ran it. */
+  readonly loss: number;
+  readonly gradNorm: number;
+  readonly lr: number;
+  /** Over all ranks, since the last report. */
+  readonly samplesPerSecond: number;
+  /** Bytes of this rank by kind, now and at most since the start. */
+  readonly memory: Readonly<Record<MemoryKind, { readonly live: number; readonly peak: number }>>;
+  /** Bytes that this rank took from the system, and its highest use. */
+  readonly device: { readonly reserved: number; readonly peak: number };
+}
+
+const KINDS = ['parameters', 'gradients', 'optimizer', 'activations', 'communication', 'data'] as const;
+
+export function memoryByKind(device: Device): EngineReport['memory'] {
+  return Object.fromEntries(KINDS.map((kind) => [kind, device.memory(kind)])) as unknown as EngineReport['memory'];
+}
+
+/** One line for people. */
+export function formatReport({ step, loss, gradNorm, lr, samplesPerSecond, device }: EngineReport): string {
+  const mebibytes = (device.peak / 2 ** 20).toFixed(0);
+  return `step ${step}  loss ${loss.toFixed(4)}  grad norm ${gradNorm.toFixed(3)}  lr ${lr.toExponential(2)}  ${samplesPerSecond.toFixed(1)} samples/s  peak ${mebibytes} MiB/rank`;
+}
+
+/** Counts samples against the clock. */
+export class Throughput {
+  #samples = 0;
+  #since = performance.now();
+
+  add(samples: number): void {
+    this.#samples += samples;
+  }
+
+  /** Samples per second since the last call. */
+  take(): number {
+    const now = performance.now();
+    const rate = (this.#samples * 1000) / Math.max(now - this.#since, 1e-9);
+    this.#samples = 0;
+    this.#since = now;
+    return rate;
+  }
+}

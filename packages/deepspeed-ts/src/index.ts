@@ -1,0 +1,12 @@
+export * from '@deepspeed-ts/core';
+export { connect, cpuBackend } from '@deepspeed-ts/kernels-cpu';
+export { adam, type AdamOptions, type FlatOptimizer, type Stage, ZeroStore } from '@deepspeed-ts/zero';
+export { type DeepSpeedConfig, loadConfig } from './config/index.js';
+export * from './data/index.js';
+export type { Batch } from './engine/batch.js';
+export { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
+export { NonFiniteError } from './engine/errors.js';
+export { EngineOptimizer, type GroupOverrides, type ParameterGroup, type ParameterGroups } from './engine/optimizer.js';
+export { type EngineReport, formatReport } from './engine/report.js';
+export { type Initialized, type InitializeOptions, initialize } from './initialize.js';
+export { createSchedule, createScheduler, LRScheduler, type Schedule, type SchedulerConfig } from './schedules/index.js';

@@ -1,0 +1,98 @@
+import { type Backend, type Communicator, ConfigError, Device, type FloatDType, openBackend, type Parameter } from '@deepspeed-ts/core';
+import { connect } from '@deepspeed-ts/kernels-cpu';
+import { adam, type AdamOptions, zeroOptions, ZeroStore } from '@deepspeed-ts/zero';
+import { adamSettings, type DeepSpeedConfig, loadConfig } from './config/index.js';
+import { DataLoader, type Dataset, type HostArray } from './data/index.js';
+import type { Batch } from './engine/batch.js';
+import { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
+import { EngineOptimizer, type ParameterGroups } from './engine/optimizer.js';
+import { createScheduler, type LRScheduler } from './schedules/index.js';
+
+export interface InitializeOptions<Sample = Readonly<Record<string, HostArray>>> {
+  /** Its `forward` takes a micro-batch on the device and gives the loss, f32 []. */
+  readonly model: TrainableModel;
+  /** A DeepSpeed config: an object, the path of a JSON or HJSON file, or JSON in base64. */
+  readonly config: string | object;
+  /** Settings by parameter that differ from the config's optimizer, such as no weight decay for norms and biases. */
+  readonly parameterGroups?: ParameterGroups;
+  /** Samples to draw micro-batches from; `dataloader` in the result shuffles and shards them. */
+  readonly trainingData?: Dataset<Sample>;
+  readonly collate?: (samples: readonly Sample[]) => Batch;
+  /** Of initial weights, dropout and shuffling; the same on every rank. Default 0. */
+  readonly seed?: number;
+  /** Weights to begin with, by name: the whole parameter, or `undefined` to leave it to its initialiser. */
+  readonly initial?: (name: string, parameter: Parameter) => ArrayLike<number> | undefined;
+  /** Default: the registered backend of the highest priority. */
+  readonly backend?: Backend;
+  /** Default: the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; one rank where they are not set. */
+  readonly communicator?: Communicator;
+}
+
+export interface Initialized<Sample = Readonly<Record<string, HostArray>>> {
+  readonly engine: DeepSpeedEngine;
+  readonly optimizer: EngineOptimizer;
+  /** Present when `trainingData` was given. */
+  readonly dataloader: DataLoader<Sample, Batch> | undefined;
+  /** Present when the config has a scheduler. */
+  readonly scheduler: LRScheduler | undefined;
+}
+
+/**
+ * Prepares a model for training as a DeepSpeed config says, on this rank of the run. Every rank calls it with the same arguments.
+ *
+ * @throws ConfigError listing every problem of the config; RendezvousError where the ranks don't find each other
+ */
+export async function initialize<Sample = Readonly<Record<string, HostArray>>>(options: InitializeOptions<Sample>): Promise<Initialized<Sample>> {
+  const { model, seed = 0, trainingData } = options;
+  const communicator = options.communicator ?? (await connect());
+  try {
+    const config = loadConfig(options.config, communicator.size);
+    const device = new Device(options.backend ?? openBackend());
+    const optimizer = new EngineOptimizer(model, adamOptions(config), options.parameterGroups);
+    const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
+    const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
+    const store = new ZeroStore<AdamOptions>(model, {
+      device,
+      communicator,
+      optimizer: adam,
+      seed,
+      ...dtypesOf(config),
+      ...zeroOptions(config.zero_optimization),
+      ...(options.initial && { initial: options.initial }),
+    });
+    const ownsCommunicator = options.communicator === undefined;
+    const engine = new DeepSpeedEngine({ model, config, device, communicator, store, optimizer, scheduler, dataloader, seed, ownsCommunicator });
+    return { engine, optimizer, dataloader, scheduler };
+  } catch (error) {
+    if (!options.communicator) await communicator.close();
+    throw error;
+  }
+}
+
+function adamOptions({ optimizer }: DeepSpeedConfig): AdamOptions {
+  if (!optimizer) throw new ConfigError(['optimizer: missing; expected an object such as {"type": "AdamW", "params": {"lr": 1e-4}}']);
+  return { ...adamSettings(optimizer), biasCorrection: true };
+}
+
+function dtypesOf({ bf16, data_types, communication_data_type }: DeepSpeedConfig): { dtype: FloatDType; gradientDtype: FloatDType } {
+  const names = { fp32: 'f32', bf16: 'bf16' } as const;
+  const dtype = bf16.enabled ? 'bf16' : 'f32';
+  const gradientDtype = data_types.grad_accum_dtype ? names[data_types.grad_accum_dtype] : dtype;
+  if (communication_data_type && names[communication_data_type] !== gradientDtype) {
+    throw new ConfigError([
+      `communication_data_type: expected the dtype of gradients, got ${communication_data_type}; gradients travel as they are stored (set data_types.grad_accum_dtype), and sums are formed in f32`,
+    ]);
+  }
+  return { dtype, gradientDtype };
+}
+
+function loaderFor<Sample>(data: Dataset<Sample>, { collate, seed = 0 }: InitializeOptions<Sample>, config: DeepSpeedConfig, { rank, size }: Communicator): DataLoader<Sample, Batch> {
+  return new DataLoader<Sample, Batch>(data, {
+    batchSize: config.train_micro_batch_size_per_gpu,
+    rank,
+    worldSize: size,
+    seed,
+    dropLast: config.dataloader_drop_last,
+    ...(collate && { collate }),
+  });
+}
