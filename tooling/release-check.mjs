@@ -45,15 +45,20 @@ async function main() {
 }
 
 /** Installs one case into an empty folder and runs its few lines there. */
-function passes({ title, install, remove = [], script, expect, fails = false }, dir, env) {
+function passes({ title, install, remove = [], script, command = [process.execPath], expect, fails = false }, dir, env) {
   console.log(`\n== ${title}: npm i --ignore-scripts ${install.join(' ')}`);
   mkdirSync(dir);
   writeFileSync(join(dir, 'package.json'), '{ "private": true, "type": "module" }\n');
   capture('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error', ...install], { cwd: dir, env });
   for (const name of remove) rmSync(join(dir, 'node_modules', name), { recursive: true });
-  copyFileSync(join(root, 'tooling/release-check', script), join(dir, script));
+  copyFileSync(join(root, 'tooling/release-check/apps', script), join(dir, script));
 
-  const { status, stdout, stderr } = spawnSync(process.execPath, [script], { cwd: dir, env, encoding: 'utf8', timeout: 120_000 });
+  const { status, stdout, stderr } = spawnSync(command[0], [...command.slice(1), script], {
+    cwd: dir,
+    env,
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
   const output = stdout + stderr;
   console.log(output.trim().replace(/^/gm, '   '));
   const missing = expect.filter((text) => !output.includes(text));

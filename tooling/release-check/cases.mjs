@@ -1,5 +1,5 @@
-// What a stranger may install, the few lines they run (a file of this folder, copied beside their node_modules), what its output must
-// say, and whether it must fail. `remove` deletes packages after the install, as if npm had found none for the platform.
+// What a stranger may install, the few lines they run (a file of apps/, copied beside their node_modules), what its output must
+// say, and whether it must fail. `command` runs the file when node alone won't do; `remove` deletes packages after the install, as if npm had found none for the platform.
 const native = '@deepspeed-ts/kernels-cpu-linux-x64-gnu';
 
 export const cases = [
@@ -7,13 +7,20 @@ export const cases = [
   { title: 'the CPU backend alone', install: ['@deepspeed-ts/kernels-cpu'], script: 'kernels-cpu.mjs', expect: ['instruction set'] },
   { title: 'zero alone', install: ['@deepspeed-ts/zero'], script: 'zero.mjs', expect: ['stage'] },
   { title: 'the launcher alone', install: ['@deepspeed-ts/launcher'], script: 'launcher.mjs', expect: ['rank 0 of 2', 'rank 1 of 2'] },
-  { title: 'the meta package', install: ['deepspeed-ts'], script: 'deepspeed-ts.mjs', expect: ['loss fell'] },
+  { title: 'the meta package', install: ['deepspeed-ts'], script: 'deepspeed-ts.mjs', expect: ['1 ranks: loss fell'] },
+  {
+    title: "the meta package's command",
+    install: ['deepspeed-ts'],
+    command: ['npx', '--no', 'deepspeed', '--num_accelerators', '2'],
+    script: 'deepspeed-ts.mjs',
+    expect: ['2 ranks: loss fell'],
+  },
   {
     title: 'a platform without a binary',
     install: ['@deepspeed-ts/kernels-cpu'],
     remove: [native],
     script: 'kernels-cpu.mjs',
-    expect: [native],
+    expect: [native, 'npm install', 'cmake-js'],
     fails: true,
   },
 ];
