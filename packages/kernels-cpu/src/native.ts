@@ -1,3 +1,5 @@
+import type { NativeComm } from './comm/native-comm.js';
+
 /** What the addon exports (native/addon.cc). Buffers are positive integers; errors carry `code` (calls) or `kind` (queued work). */
 export interface NativeAddon {
   /** Version of the package that the binary was built from. */
@@ -24,6 +26,8 @@ export interface NativeAddon {
   setThreads(threads: number): void;
   threads(): number;
   isa(): InstructionSet;
+  /** The communicator's functions. */
+  readonly comm: NativeComm;
 }
 
 export type InstructionSet = 'baseline' | 'avx2' | 'avx512';

@@ -1,0 +1,81 @@
+// Sockets without surprises: non-blocking, close-on-exec, every wait bounded by a deadline.
+#pragma once
+#include <sys/socket.h>
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace ds {
+namespace comm {
+
+using Clock = std::chrono::steady_clock;
+using Deadline = Clock::time_point;
+
+inline Deadline in_ms(int64_t ms) { return Clock::now() + std::chrono::milliseconds(ms); }
+int ms_left(Deadline deadline);  // never negative
+
+// Owns a file descriptor.
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(other.release()) {}
+  Fd& operator=(Fd&& other) noexcept;
+  ~Fd() { reset(); }
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+  int release();
+  void reset();
+
+ private:
+  int fd_ = -1;
+};
+
+// What went wrong on a socket: an errno, kEof (the other side closed) or kLate (the deadline passed).
+constexpr int kEof = -1;
+constexpr int kLate = -2;
+struct SocketError {
+  int code;
+  std::string text() const;
+};
+
+struct Address {
+  sockaddr_storage storage;
+  socklen_t length = 0;
+  std::string host() const;  // numeric
+  int port() const;
+  void set_port(int port);
+  bool is_loopback() const;
+};
+
+// All addresses of a host name; empty and `error` set when it can't be resolved.
+std::vector<Address> resolve(const std::string& host, int port, std::string* error);
+
+// Listens on one address (port 0: any free port). Throws SocketError.
+Fd listen_tcp(const Address& address);
+Fd connect_tcp(const Address& address, Deadline deadline);
+// Abstract names: the kernel forgets them with the process, nothing lies in the file system.
+Fd listen_unix(const std::string& name);
+Fd connect_unix(const std::string& name, Deadline deadline);
+Fd accept_one(int listener, Deadline deadline);
+Address local_address(int fd);
+Address peer_address(int fd);
+
+// Waits for `events` (POLLIN, POLLOUT) on one descriptor; false when the deadline passes first.
+bool wait_for(int fd, short events, Deadline deadline);
+
+// Throw SocketError unless all bytes went through before the deadline.
+void send_all(int fd, const void* data, size_t bytes, Deadline deadline);
+void recv_all(int fd, void* data, size_t bytes, Deadline deadline);
+
+// `bytes` of data with a descriptor attached (SCM_RIGHTS), over a unix socket.
+void send_fd(int fd, const void* data, size_t bytes, int attached, Deadline deadline);
+// Receives up to `bytes` without waiting, and the descriptor that came with them if any; -1 with errno as recv does.
+ssize_t recv_with_fd(int fd, void* data, size_t bytes, Fd* received);
+// One descriptor sent with a single byte, as send_fd(fd, "", 1, ...) does.
+Fd recv_fd(int fd, Deadline deadline);
+
+}  // namespace comm
+}  // namespace ds
