@@ -122,7 +122,7 @@ void Heap::unlink(Block* block) {
 }
 
 Block* Heap::header() {
-  if (!spare_) return new Block;
+  if (!spare_) return &headers_.emplace_back();
   Block* block = spare_;
   spare_ = block->next;
   return block;

@@ -2,6 +2,7 @@
 // take constant time. Block headers lie outside the arenas: those are shared with peers and aligned for vectors.
 #pragma once
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "arena.h"
@@ -44,7 +45,8 @@ class Heap {
   Block* lists_[kRows][kColumns] = {};
   uint32_t columns_[kRows] = {};  // which lists of a row hold blocks
   uint64_t rows_ = 0;             // which rows do
-  Block* spare_ = nullptr;        // headers to use again, through `next`
+  std::deque<Block> headers_;     // all headers ever made: they don't move
+  Block* spare_ = nullptr;        // those to use again, through `next`
   std::vector<Block*> first_;     // the first block of each arena
 };
 
