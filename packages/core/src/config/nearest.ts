@@ -31,9 +31,11 @@ export function nearest(word: string, candidates: readonly string[]): string[] {
   let best = Number.POSITIVE_INFINITY;
   let found: string[] = [];
   for (const candidate of candidates) {
+    const tolerated = Math.min(best, Math.max(1, Math.floor(Math.max(word.length, candidate.length) / 3)));
+    // Words whose lengths differ by more have a larger distance; letters alone may be nearer than the words as written.
+    if (Math.abs(bare(word).length - bare(candidate).length) > tolerated) continue;
     const distance = Math.min(editDistance(word.toLowerCase(), candidate.toLowerCase()), editDistance(bare(word), bare(candidate)));
-    const tolerated = Math.max(1, Math.floor(Math.max(word.length, candidate.length) / 3));
-    if (distance > tolerated || distance > best) continue;
+    if (distance > tolerated) continue;
     if (distance < best) found = [];
     best = distance;
     found.push(candidate);

@@ -1,4 +1,3 @@
-export { type BatchTriad, solveBatch } from './batch.js';
+export type { BatchTriad } from './batch.js';
 export { type DeepSpeedConfig, loadConfig, SECTIONS } from './load.js';
 export { type AdamSettings, adamSettings, type OptimizerConfig } from './optimizer.js';
-export { readConfig } from './source.js';
