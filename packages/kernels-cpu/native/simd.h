@@ -164,12 +164,27 @@ DS_INLINE double hsum(vd x) {
 }
 
 // ---- stored halves <-> float ---------------------------------------------------------------------------
-DS_INLINE vf widen(vh h, bf16) { return as_float(__builtin_convertvector(h, vi) << 16); }
+// Sixteen-bit lanes to 32 and back (the compiler's own conversion of a whole vector takes several instructions more).
+#if DS_ISA_LEVEL == 2
+DS_INLINE vi extend(vh h) { return (vi)_mm512_maskz_cvtepu16_epi32(kAllLanes, (__m256i)h); }
+DS_INLINE vh truncate(vu u) { return (vh)_mm512_maskz_cvtepi32_epi16(kAllLanes, (__m512i)u); }
+#elif DS_ISA_LEVEL == 1
+DS_INLINE vi extend(vh h) { return (vi)_mm256_cvtepu16_epi32((__m128i)h); }
+DS_INLINE vh truncate(vu u) {
+  __m256i packed = _mm256_packus_epi32((__m256i)(u & 0xffff), (__m256i)u);  // words 0-3 and 4-7 at quads 0 and 2
+  return (vh)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+}
+#else
+DS_INLINE vi extend(vh h) { return __builtin_convertvector(h, vi); }
+DS_INLINE vh truncate(vu u) { return __builtin_convertvector(u, vh); }
+#endif
+
+DS_INLINE vf widen(vh h, bf16) { return as_float(extend(h) << 16); }
 // Round to nearest even; a NaN stays a (quiet) NaN, which the rounding addition alone could turn into infinity.
 DS_INLINE vh narrow(vf x, bf16) {
   vu u = (vu)x;
   vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  return __builtin_convertvector(x == x ? rounded : (u >> 16) | 0x40, vh);
+  return truncate(x == x ? rounded : (u >> 16) | 0x40);
 }
 
 #if DS_ISA_LEVEL == 2

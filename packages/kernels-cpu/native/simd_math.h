@@ -11,8 +11,7 @@ namespace DS_ISA_NS {
 // e^x. x > 88.73 gives infinity, x < -104 gives 0 (subnormal results are right), NaN stays.
 DS_INLINE vf vexp(vf x) {
   // e^x = 2^n e^r with |r| <= ln2/2. The first part of ln2 has 9 trailing zero bits, so n * part is exact without FMA.
-  vf bounded = x > 89.0f ? splat(89.0f) : x;
-  bounded = bounded < -104.0f ? splat(-104.0f) : bounded;
+  vf bounded = vmax(splat(-104.0f), vmin(splat(89.0f), x));  // in this order a NaN x comes through
   vf n = vround(bounded * 1.44269504f);
   vf r = fmadd(n, splat(-0.693359375f), bounded);
   r = fmadd(n, splat(2.12194440e-4f), r);
