@@ -1,3 +1,4 @@
+import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -127,6 +128,19 @@ describe('stopping the command', () => {
     process.kill(rank, 'SIGUSR2');
     expect((await finished).code).toBe(0);
   });
+
+  it.skipIf(spawnSync('script', ['--version']).error !== undefined || process.platform !== 'linux')(
+    'stops when the terminal it was started from goes away',
+    async () => {
+      await using box = new Sandbox();
+      box.script('wait.js', `report('up' + process.env.RANK, process.stdout.isTTY === true); ${WAIT}`);
+      const [node, ...args] = box.command('--num_gpus', '2', 'wait.js');
+      const terminal = spawn('script', ['-qec', [node, ...args].join(' '), '/dev/null'], { cwd: box.folder, env: box.env });
+      expect(await Promise.all([box.reported('up0'), box.reported('up1')])).toEqual([true, false]);
+      terminal.kill('SIGKILL');
+      await box.empty();
+    },
+  );
 
   it('ends even ranks that do not listen, with all their children', async () => {
     await using box = new Sandbox();

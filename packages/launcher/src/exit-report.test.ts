@@ -17,13 +17,21 @@ describe('an end in words', () => {
   });
 
   it('tells a full JavaScript heap from other aborts', () => {
-    const tail = ['FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory'];
-    expect(describeExit({ code: null, signal: 'SIGABRT' }, tail)).toContain('--max-old-space-size');
+    const fatalError = 'FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory';
+    expect(describeExit({ code: null, signal: 'SIGABRT', fatalError })).toContain('--max-old-space-size');
   });
 });
 
 it('names the first failure, its last words and what became of the others', () => {
-  const failure = { rank: 1, pid: 77, code: 3, signal: null, afterMs: 1234, stderrTail: ['Error: boom', '    at here'] };
+  const failure = {
+    rank: 1,
+    pid: 77,
+    code: 3,
+    signal: null,
+    afterMs: 1234,
+    stderrTail: ['Error: boom', '    at here'],
+    fatalError: undefined,
+  };
   const ranks = [
     { rank: 0, pid: 76, code: null, signal: 'SIGTERM' as const },
     { rank: 1, pid: 77, code: 3, signal: null },

@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import type { LaunchResult } from './job.js';
+import type { RankExit } from './rank-process.js';
 
 const SIGNALS: Partial<Record<NodeJS.Signals, string>> = {
   SIGKILL: 'most likely out of memory (the kernel says so in `dmesg`), or killed by hand',
@@ -23,13 +24,14 @@ const CODES: Record<number, string> = {
 
 const OUT_OF_HEAP = 'the JavaScript heap is full; NODE_OPTIONS=--max-old-space-size=MIB makes it larger';
 
+type End = Pick<RankExit, 'code' | 'signal'>;
+
 /** One rank's end in words: `exit code 3`, `SIGKILL: most likely out of memory ...`. */
-export function describeExit(exit: { code: number | null; signal: NodeJS.Signals | null }, stderrTail: readonly string[] = []): string {
+export function describeExit(exit: End & { fatalError?: string | undefined }): string {
   // A shell or wrapper reports a child's death by signal n as exit code 128 + n.
   const wrapped = exit.code !== null && exit.code > 128 ? signalName(exit.code - 128) : undefined;
   const signal = exit.signal ?? wrapped;
-  const outOfHeap = stderrTail.some((line) => line.includes('JavaScript heap out of memory'));
-  const reason = outOfHeap ? OUT_OF_HEAP : signal ? SIGNALS[signal] : CODES[exit.code ?? 0];
+  const reason = exit.fatalError?.includes('heap out of memory') ? OUT_OF_HEAP : signal ? SIGNALS[signal] : CODES[exit.code ?? 0];
   const what = exit.signal ? `killed by ${exit.signal}` : `exit code ${exit.code}${wrapped ? ` (128 + ${wrapped})` : ''}`;
   return reason === undefined ? what : `${what}: ${reason}`;
 }
@@ -43,7 +45,7 @@ export function describeFailure(result: LaunchResult): string {
   const which = ranks.length === 1 ? 'the script' : `rank ${rank}`;
   const first = ranks.length === 1 ? '' : ' first';
   lines.push(
-    `deepspeed: ${which} (pid ${pid}) failed${first}, ${(afterMs / 1000).toFixed(1)} s after the start: ${describeExit(failure, stderrTail)}.`,
+    `deepspeed: ${which} (pid ${pid}) failed${first}, ${(afterMs / 1000).toFixed(1)} s after the start: ${describeExit(failure)}.`,
   );
   if (ranks.length > 1) {
     lines.push(stderrTail.length === 0 ? 'It wrote nothing to stderr.' : 'Its last lines on stderr:');
@@ -54,7 +56,7 @@ export function describeFailure(result: LaunchResult): string {
   return lines.join('\n');
 }
 
-function briefly(exit: { code: number | null; signal: NodeJS.Signals | null }): string {
+function briefly(exit: End): string {
   if (exit.signal !== null) return `stopped (${exit.signal})`;
   return exit.code === 0 ? 'done (0)' : `exit code ${exit.code}`;
 }

@@ -10,6 +10,8 @@ export interface RankFailure extends RankExit {
   afterMs: number;
   /** Its last lines on stderr; empty when stderr was shared with this process. */
   stderrTail: string[];
+  /** V8's own words when it aborted the process, such as `FATAL ERROR: ... JavaScript heap out of memory`. */
+  fatalError: string | undefined;
 }
 
 export interface LaunchResult {
@@ -78,16 +80,14 @@ export class Job {
         'The process that guards the ranks was killed, so the ranks were killed too: unguarded they could outlive the launcher.',
       );
     }
-    return {
-      exitCode: this.#exitCode(),
-      failure: this.#failure && {
-        ...this.#failure.exit,
-        afterMs: this.#failure.afterMs,
-        stderrTail: this.ranks[this.#failure.exit.rank]!.stderrTail,
-      },
-      stoppedBy: this.#stoppedBy,
-      ranks: exits,
-    };
+    return { exitCode: this.#exitCode(), failure: this.#describeFailure(), stoppedBy: this.#stoppedBy, ranks: exits };
+  }
+
+  #describeFailure(): RankFailure | null {
+    if (this.#failure === null) return null;
+    const { exit, afterMs } = this.#failure;
+    const { stderrTail, fatalError } = this.ranks[exit.rank]!;
+    return { ...exit, afterMs, stderrTail, fatalError };
   }
 
   #onExit(rank: RankProcess, exit: RankExit): RankExit {

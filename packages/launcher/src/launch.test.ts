@@ -168,6 +168,17 @@ describe('a running job', () => {
     expect(await job.finished).toMatchObject({ exitCode: 130, failure: null, stoppedBy: 'SIGINT', ranks: [{ code: 0 }, { code: 0 }] });
   });
 
+  it('kills at once when asked a second time', async () => {
+    await using box = new Sandbox();
+    const script = box.script('deaf.js', `process.on('SIGTERM', () => report('deaf', true)); report('up', true); ${WAIT}`);
+    const job = await start({ script, env: box.env, graceMs: 3_600_000 });
+    await box.reported('up');
+    job.stop();
+    await box.reported('deaf');
+    job.stop();
+    expect(await job.finished).toMatchObject({ exitCode: 143, failure: null, stoppedBy: 'SIGTERM', ranks: [{ signal: 'SIGKILL' }] });
+  });
+
   it('names a rank killed from outside as the failure', async () => {
     await using box = new Sandbox();
     const script = box.script('wait.js', `report('up' + process.env.RANK, process.pid); ${WAIT}`);

@@ -34,9 +34,12 @@ export async function main(argv: readonly string[]): Promise<number> {
 
     let job: Job | undefined;
     let askedAt = 0;
+    // Without any terminal a hangup is none of our business: this is what keeps `nohup deepspeed ... &` alive, since node undoes the
+    // ignoring of SIGHUP that nohup arranged. Asked now, because after the hangup a terminal no longer says that it is one.
+    const onTerminal = isatty(0) || isatty(1) || isatty(2);
     for (const signal of STOP_SIGNALS) {
       process.on(signal, () => {
-        if (signal === 'SIGHUP' && !onTerminal()) return;
+        if (signal === 'SIGHUP' && !onTerminal) return;
         // Before there is a job no script runs yet: leaving is enough, the reaper and the gates do the rest.
         if (job === undefined) process.exit(128 + constants.signals[signal]);
         // One Ctrl-C can arrive twice, from the terminal and again from npm; only a later one means hurry.
@@ -52,20 +55,17 @@ export async function main(argv: readonly string[]): Promise<number> {
     const result = await job.finished;
     if (result.failure !== null) say(describeFailure(result));
     else if (result.stoppedBy !== null && !args.quiet) say(`deepspeed: stopped by ${result.stoppedBy}.`);
+    if (result.stoppedBy === 'SIGHUP') {
+      // Leaving by process.exit would have node reset a terminal that is gone, which makes it abort and dump core.
+      process.removeAllListeners('SIGHUP');
+      process.kill(process.pid, 'SIGHUP');
+    }
     return result.exitCode;
   } catch (error) {
     if (!(error instanceof LaunchError)) throw error;
     say(`deepspeed: ${error.message}`);
     return error.code === 'REAPER_LOST' ? 1 : EXIT_NOT_STARTED;
   }
-}
-
-/**
- * Without any terminal a hangup is none of our business: this is what keeps `nohup deepspeed ... &` alive, since node undoes the ignoring
- * of SIGHUP that nohup arranged.
- */
-function onTerminal(): boolean {
-  return isatty(0) || isatty(1) || isatty(2);
 }
 
 /** stdout carries rank 0's stdout and nothing else, so that what it prints (JSON lines, say) can be read by a program. */

@@ -47,6 +47,8 @@ export class RankProcess {
   readonly rank: number;
   /** Its last lines on stderr, when not inherited. */
   readonly stderrTail: string[] = [];
+  /** What V8 said before it aborted; the stack it prints next can push that out of the tail. */
+  fatalError: string | undefined;
   /** Resolves to the process id, which is the group's id too; rejects when the system refuses another process. */
   readonly spawned: Promise<number>;
   readonly exited: Promise<RankExit>;
@@ -108,6 +110,7 @@ export class RankProcess {
     const { rank, onLine } = this.options;
     const lines = new LineSplitter((text) => {
       if (name === 'stderr' && this.stderrTail.push(text) > TAIL_LINES) this.stderrTail.shift();
+      if (name === 'stderr' && text.startsWith('FATAL ERROR: ')) this.fatalError = text;
       onLine({ rank, stream: name, text });
     });
     stream.on('data', (chunk: Buffer) => {

@@ -45,11 +45,17 @@ export class Sandbox {
     return JSON.parse(readFileSync(path, 'utf8')) as T;
   }
 
-  /** Starts the `deepspeed` command from source. By an import, not by flags of node: those the ranks would inherit. */
-  cli(...args: string[]): { child: ChildProcess; finished: Promise<Finished> } {
+  /** The words that run the `deepspeed` command from source. tsx comes by an import, not by flags of node: those the ranks would inherit. */
+  command(...args: string[]): [string, ...string[]] {
     const boot = join(this.folder, 'deepspeed.mjs');
     writeFileSync(boot, `import ${JSON.stringify(tsxFlags()[1])};\nawait import(${JSON.stringify(CLI)});\n`);
-    const child = spawn(process.execPath, [boot, ...args], { cwd: this.folder, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
+    return [process.execPath, boot, ...args];
+  }
+
+  /** Starts the `deepspeed` command. */
+  cli(...args: string[]): { child: ChildProcess; finished: Promise<Finished> } {
+    const [node, ...rest] = this.command(...args);
+    const child = spawn(node, rest, { cwd: this.folder, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     let stdout = '';
     let stderr = '';
     child.stdout.on('data', (chunk) => (stdout += chunk));
