@@ -1,7 +1,7 @@
 import {
   apply,
-  backward,
   type Backend,
+  backward,
   type Device,
   type FloatDType,
   fromHost,
@@ -80,14 +80,17 @@ function compare(op: AnyOp, sample: AnySample, dtype: FloatDType, device: Device
     const types = [...inputs, ...outputs].map((host) => host.dtype);
     expect(device.backend.supports(op.name, types), `${device.name} supports ${op.name} on ${types.join(', ')}`).toBe(true);
     launch(op, ins, outs, sample.attrs);
-    for (const [i, out] of outs.entries()) expectClose(out.readSync(), expected[i]!, op, `${op.name}${sample.note ? ` (${sample.note})` : ''}, output ${i}`);
+    for (const [i, out] of outs.entries())
+      expectClose(out.readSync(), expected[i]!, op, `${op.name}${sample.note ? ` (${sample.note})` : ''}, output ${i}`);
   });
 }
 
 /** Which dtypes inputs and outputs have when the op runs in `dtype`: `infer` on recast inputs tells for outputs. */
 function typed(op: AnyOp, sample: AnySample, dtype: FloatDType): { inputs: HostTensor[]; outputs: HostTensor[] } {
   const keepsF32 = F32_INPUTS[op.name] ?? [];
-  const inputs = sample.inputs.map((host, i) => (host.dtype === 'f32' && !keepsF32.includes(i) ? rounded({ ...host, dtype }) : rounded(host)));
+  const inputs = sample.inputs.map((host, i) =>
+    host.dtype === 'f32' && !keepsF32.includes(i) ? rounded({ ...host, dtype }) : rounded(host),
+  );
   const inferred = op.infer(inputs, sample.attrs);
   const outputs = sample.outputs
     ? sample.outputs.map((host, i) => rounded(inferred[i] && host.dtype === 'f32' ? { ...host, dtype: inferred[i].dtype } : host))
@@ -142,7 +145,11 @@ function checkGradients(op: AnyOp, sample: AnySample, device: Device): void {
       const tensor = fromHost(device, host);
       return wanted.includes(i) ? watch(tensor) : { tensor, leaf: undefined };
     });
-    const outputs = apply(op, watched.map(({ tensor }) => tensor), sample.attrs);
+    const outputs = apply(
+      op,
+      watched.map(({ tensor }) => tensor),
+      sample.attrs,
+    );
     total(outputs.flatMap((out, o) => (flows[o] ? [mul(out, fromHost(device, { ...weights[o]!, dtype: out.dtype }))] : [])));
     for (const i of wanted) {
       const gradient = watched[i]!.leaf!.gradient;
@@ -153,7 +160,8 @@ function checkGradients(op: AnyOp, sample: AnySample, device: Device): void {
       const magnitude = Math.max(rms(numeric), 1e-6);
       for (const [j, n] of numeric.entries()) {
         const close = Math.abs(analytic[j]! - n) <= 2e-4 * (Math.abs(n) + magnitude);
-        if (!close) expect.fail(`${op.name}${sample.note ? ` (${sample.note})` : ''}: d input ${i}[${j}] is ${analytic[j]}, by differences ${n}`);
+        if (!close)
+          expect.fail(`${op.name}${sample.note ? ` (${sample.note})` : ''}: d input ${i}[${j}] is ${analytic[j]}, by differences ${n}`);
       }
     }
   });

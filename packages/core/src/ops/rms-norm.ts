@@ -2,6 +2,7 @@ import { apply, type Argument } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, expectSame, rowsOf } from './check.js';
 import { defineOp } from './define-op.js';
+import { stored } from './stored.js';
 import { normBackward } from './norm-backward.js';
 
 /**
@@ -23,7 +24,7 @@ export const rmsNormOp = defineOp<{ eps: number }>({
     const size = columns(x!);
     for (let row = 0; row < rowsOf(x!); row++) {
       const at = row * size;
-      const values = Array.from({ length: size }, (_, i) => x!.data[at + i]! + (residual?.data[at + i] ?? 0));
+      const values = Array.from({ length: size }, (_, i) => residual ? stored(x!.data[at + i]! + residual.data[at + i]!, h!.dtype) : x!.data[at + i]!);
       const rstd = 1 / Math.sqrt(values.reduce((a, v) => a + v * v, 0) / size + eps);
       stats!.data[row] = rstd;
       for (const [i, v] of values.entries()) {
