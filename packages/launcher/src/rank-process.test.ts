@@ -7,7 +7,7 @@ import { Sandbox } from './test-support.js';
 
 const options = { rank: 0, inherit: { stdin: false, stdout: false, stderr: false }, onLine: () => {}, logFile: undefined };
 
-it('runs nothing before the gate opens, and keeps its process id through it', async () => {
+it('lets the script run once the gate opens, under the process id that the reaper was told', async () => {
   await using box = new Sandbox();
   const script = box.script('opened.js', `report('opened', { pid: process.pid, at: Date.now() });`);
   const rank = new RankProcess({ ...options, args: [script], cwd: box.folder, env: box.env });
