@@ -54,9 +54,10 @@ export class LocalStore implements ParameterStore {
 
   onGradient(): void {}
 
-  /** The gradient accumulated since the last `zeroGrad`, if any. */
-  gradient(parameter: Parameter): Tensor | undefined {
-    return this.#gradients.get(parameter);
+  /** The gradient accumulated since the last `zeroGrad`, if any. The tensor stays the store's. */
+  gradientOf(name: string): Tensor | undefined {
+    const parameter = this.#names.get(name);
+    return parameter && this.#gradients.get(parameter);
   }
 
   zeroGrad(): void {
