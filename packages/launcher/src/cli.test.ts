@@ -75,7 +75,8 @@ describe('a rank that fails', () => {
       'fail.ts',
       `
       process.on('SIGTERM', () => {});
-      if (process.env.RANK === '1') setTimeout(() => { report('failedAt', Date.now()); console.error('the reason'); process.exit(3); }, 300);
+      if (process.env.RANK === '0') report('deaf', true);
+      else { await seen('deaf'); report('failedAt', Date.now()); console.error('the reason'); process.exit(3); }
       ${WAIT}`,
     );
     const { code, stderr } = await box.cli('--num_gpus', '2', 'fail.ts').finished;

@@ -37,6 +37,8 @@ export class Job {
   #failure: { exit: RankExit; afterMs: number } | null = null;
   #stoppedBy: NodeJS.Signals | null = null;
   #reaperLost = false;
+  /** Whether we have sent SIGKILL. */
+  #killed = false;
   #killTimer: NodeJS.Timeout | undefined;
 
   /**
@@ -95,9 +97,13 @@ export class Job {
     // What it leaves in its group is an orphan. The group's number can be given to a stranger once it is empty, so nobody keeps it.
     rank.signal('SIGKILL');
     this.reaper.forget(exit.pid);
-    const failed = exit.code !== 0;
-    if (failed && this.#killTimer === undefined && !this.#reaperLost) {
-      this.#failure = { exit, afterMs: Date.now() - this.#startedAt };
+    const afterMs = Date.now() - this.#startedAt;
+    if (this.#failure !== null) {
+      // A rank killed for its memory dies slowly, page by page; a peer that missed it may have exited with an error before.
+      const killedByOthers = exit.signal === 'SIGKILL' && !this.#killed;
+      if (killedByOthers && this.#failure.exit.signal === null) this.#failure = { exit, afterMs };
+    } else if (exit.code !== 0 && this.#killTimer === undefined && !this.#killed) {
+      this.#failure = { exit, afterMs };
       this.#stopAll('SIGTERM');
     }
     return exit;
@@ -110,6 +116,7 @@ export class Job {
   }
 
   #killAll(): void {
+    this.#killed = true;
     for (const rank of this.#live) rank.signal('SIGKILL');
   }
 

@@ -119,15 +119,29 @@ describe('a failing rank', () => {
       'deaf.js',
       `
       process.on('SIGTERM', () => {});
+      report('deaf' + process.env.RANK, true);
       if (process.env.RANK === '1') process.kill(process.pid, 'SIGSTOP');
-      report('ready' + process.env.RANK, true);
-      if (process.env.RANK === '2') { setTimeout(() => process.exit(1), 300); }
+      if (process.env.RANK === '2') { await seen('deaf0'); await seen('deaf1'); process.exit(1); }
       ${WAIT}`,
     );
     const result = await launch({ script, ranks: 3, env: box.env, graceMs: 200 });
     expect(result.exitCode).toBe(1);
     expect(result.ranks.map(({ signal }) => signal)).toEqual(['SIGKILL', 'SIGKILL', null]);
     await box.empty();
+  });
+
+  it('is the one that was killed, also when a peer gave up on it first', async () => {
+    await using box = new Sandbox();
+    // Rank 1 stands for a process that the kernel takes a while to kill.
+    const script = box.script(
+      'oom.js',
+      `
+      if (process.env.RANK === '1') { process.on('SIGTERM', () => process.kill(process.pid, 'SIGKILL')); report('up', true); }
+      else { await seen('up'); process.exit(1); }
+      ${WAIT}`,
+    );
+    const result = await launch({ script, ranks: 2, env: box.env });
+    expect(result).toMatchObject({ exitCode: 137, failure: { rank: 1, signal: 'SIGKILL' } });
   });
 
   it('keeps the last twenty lines of its stderr', async () => {

@@ -23,18 +23,21 @@ export class Sandbox {
   readonly #mark = randomUUID();
   readonly env = { ...process.env, [MARK]: this.#mark };
 
-  /** Writes a script that sees `report(name, value)`, which leaves a file for {@link reported}. */
+  /** Writes a script that may `report(name, value)`, which leaves a file for {@link reported}, and await `seen(name)`, another rank's report. */
   script(name: string, body: string): string {
     const path = join(this.folder, name);
-    const report = `
-      import { renameSync as reportRename, writeFileSync as reportWrite } from 'node:fs';
+    const prelude = `
+      import * as sandboxFs from 'node:fs';
+      const sandboxFile = (name) => ${JSON.stringify(this.folder)} + '/' + name + '.json';
       const report = (name, value) => {
-        const path = ${JSON.stringify(this.folder)} + '/' + name;
-        reportWrite(path + '.part', JSON.stringify(value));
-        reportRename(path + '.part', path + '.json');
+        sandboxFs.writeFileSync(sandboxFile(name) + '.part', JSON.stringify(value));
+        sandboxFs.renameSync(sandboxFile(name) + '.part', sandboxFile(name));
+      };
+      const seen = async (name) => {
+        while (!sandboxFs.existsSync(sandboxFile(name))) await new Promise((done) => setTimeout(done, 10));
       };
     `;
-    writeFileSync(path, name.endsWith('.ts') ? `// @ts-nocheck\n${report}${body}` : report + body);
+    writeFileSync(path, name.endsWith('.ts') ? `// @ts-nocheck\n${prelude}${body}` : prelude + body);
     return path;
   }
 
