@@ -72,14 +72,14 @@ describe('a rank that fails', () => {
   it('stops the job within five seconds, is named with its last lines, and gives its exit code', async () => {
     await using box = new Sandbox();
     box.script(
-      'fail.ts',
+      'fail.mts',
       `
       process.on('SIGTERM', () => {});
       if (process.env.RANK === '0') report('deaf', true);
       else { await seen('deaf'); report('failedAt', Date.now()); console.error('the reason'); process.exit(3); }
       ${WAIT}`,
     );
-    const { code, stderr } = await box.cli('--num_gpus', '2', 'fail.ts').finished;
+    const { code, stderr } = await box.cli('--num_gpus', '2', 'fail.mts').finished;
     expect(Date.now() - (await box.reported<number>('failedAt'))).toBeLessThan(5000);
     expect(code).toBe(3);
     expect(stderr).toMatch(/deepspeed: rank 1 \(pid \d+\) failed first, [\d.]+ s after the start: exit code 3\.\n/);

@@ -37,7 +37,7 @@ export class Sandbox {
         while (!sandboxFs.existsSync(sandboxFile(name))) await new Promise((done) => setTimeout(done, 10));
       };
     `;
-    writeFileSync(path, name.endsWith('.ts') ? `// @ts-nocheck\n${prelude}${body}` : prelude + body);
+    writeFileSync(path, prelude + body);
     return path;
   }
 
