@@ -1,7 +1,7 @@
 import { type Communicator, RendezvousError, WorldOfOne } from '@deepspeed-ts/core';
 import { loadNative } from '../load.js';
 import { CpuCommunicator } from './cpu-communicator.js';
-import { placeFromEnvironment, whole, type WorldPlace } from './environment.js';
+import { placeFromEnvironment, type WorldPlace, whole } from './environment.js';
 
 export interface ConnectOptions extends Partial<WorldPlace> {
   /** Milliseconds for all ranks to arrive. Default: DEEPSPEED_TS_RENDEZVOUS_TIMEOUT, else one minute. */
@@ -21,7 +21,10 @@ export interface ConnectOptions extends Partial<WorldPlace> {
 export async function connect(options: ConnectOptions = {}): Promise<Communicator> {
   const env = process.env;
   const given = options.rank !== undefined && options.size !== undefined;
-  const place = { ...(given ? { localRank: 0, masterAddr: '127.0.0.1', masterPort: 29500, job: '' } : placeFromEnvironment(env)), ...options };
+  const place = {
+    ...(given ? { localRank: 0, masterAddr: '127.0.0.1', masterPort: 29500, job: '' } : placeFromEnvironment(env)),
+    ...options,
+  };
   const { rank, size } = place as WorldPlace;
   if (size === 1) return new WorldOfOne();
   const world = {
@@ -45,8 +48,12 @@ export async function connect(options: ConnectOptions = {}): Promise<Communicato
 
 /** Ranks whose ids are equal use shared memory. DEEPSPEED_TS_HOST_ID stands in for the machine's own id, for tests. */
 function hostId(env: NodeJS.ProcessEnv, rank: number): string {
-  const transport = env['DEEPSPEED_TS_COMM'] ?? 'auto';
+  const transport = env.DEEPSPEED_TS_COMM ?? 'auto';
   if (transport === 'tcp') return `rank ${rank} alone`;
-  if (transport !== 'auto') throw new RendezvousError(rank, `DEEPSPEED_TS_COMM='${transport}' is not a transport: use 'auto' (shared memory within a host, TCP between hosts) or 'tcp'`);
-  return env['DEEPSPEED_TS_HOST_ID'] ?? '';
+  if (transport !== 'auto')
+    throw new RendezvousError(
+      rank,
+      `DEEPSPEED_TS_COMM='${transport}' is not a transport: use 'auto' (shared memory within a host, TCP between hosts) or 'tcp'`,
+    );
+  return env.DEEPSPEED_TS_HOST_ID ?? '';
 }

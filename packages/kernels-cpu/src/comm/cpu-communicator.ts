@@ -206,4 +206,3 @@ function checkSlices(op: string, name: string, whole: Tensor, slices: number, pa
   const bytes = bytesOf(whole.dtype);
   throw new ShapeError(op, `an ${name} of ${slices} x ${part.numel} elements (${bytes} bytes each)`, `${whole.numel} elements`);
 }
-

@@ -24,8 +24,22 @@ interface Launcher {
 
 /** Who may have started this process, by the variables it sets. */
 const launchers: readonly Launcher[] = [
-  { name: 'the deepspeed launcher', rank: 'RANK', size: 'WORLD_SIZE', localRank: 'LOCAL_RANK', localSize: 'LOCAL_WORLD_SIZE', job: ['DEEPSPEED_TS_JOB_ID'] },
-  { name: 'srun', rank: 'SLURM_PROCID', size: 'SLURM_NTASKS', localRank: 'SLURM_LOCALID', localSize: '', job: ['SLURM_JOB_ID', 'SLURM_STEP_ID'] },
+  {
+    name: 'the deepspeed launcher',
+    rank: 'RANK',
+    size: 'WORLD_SIZE',
+    localRank: 'LOCAL_RANK',
+    localSize: 'LOCAL_WORLD_SIZE',
+    job: ['DEEPSPEED_TS_JOB_ID'],
+  },
+  {
+    name: 'srun',
+    rank: 'SLURM_PROCID',
+    size: 'SLURM_NTASKS',
+    localRank: 'SLURM_LOCALID',
+    localSize: '',
+    job: ['SLURM_JOB_ID', 'SLURM_STEP_ID'],
+  },
   {
     name: 'mpirun',
     rank: 'OMPI_COMM_WORLD_RANK',
@@ -50,30 +64,41 @@ export function placeFromEnvironment(env: Environment = process.env): WorldPlace
   const launcher = launchers.find(({ rank }) => env[rank] !== undefined);
   if (!launcher) {
     const size = whole(env, 'WORLD_SIZE', -1, 1);
-    if (size > 1) throw new RendezvousError(-1, `WORLD_SIZE=${size}, but RANK is not set: give every process its own RANK from 0 to ${size - 1}`);
+    if (size > 1)
+      throw new RendezvousError(-1, `WORLD_SIZE=${size}, but RANK is not set: give every process its own RANK from 0 to ${size - 1}`);
     return { rank: 0, size: 1, localRank: 0, masterAddr: '127.0.0.1', masterPort: defaultPort, job: '' };
   }
   const rank = whole(env, launcher.rank, -1);
   const size = whole(env, launcher.size, rank);
   if (size < 1) throw new RendezvousError(rank, `${launcher.size}=${size}: a world has at least one rank`);
-  if (rank >= size) throw new RendezvousError(rank, `${launcher.rank}=${rank} is not a rank of a world of ${size} (${launcher.size}): ranks go from 0 to ${size - 1}`);
+  if (rank >= size)
+    throw new RendezvousError(
+      rank,
+      `${launcher.rank}=${rank} is not a rank of a world of ${size} (${launcher.size}): ranks go from 0 to ${size - 1}`,
+    );
   return {
     rank,
     size,
     localRank: whole(env, launcher.localRank, rank, 0),
     masterAddr: masterAddress(env, launcher, rank, size),
     masterPort: whole(env, 'MASTER_PORT', rank, defaultPort),
-    job: launcher.job.map((name) => env[name] ?? '').join('.').replace(/^\.$/, ''),
+    job: launcher.job
+      .map((name) => env[name] ?? '')
+      .join('.')
+      .replace(/^\.$/, ''),
   };
 }
 
 function masterAddress(env: Environment, launcher: Launcher, rank: number, size: number): string {
-  if (env['MASTER_ADDR']) return env['MASTER_ADDR'];
+  if (env.MASTER_ADDR) return env.MASTER_ADDR;
   if (size === 1) return '127.0.0.1';
-  const nodes = env['SLURM_STEP_NODELIST'] ?? env['SLURM_JOB_NODELIST'];
+  const nodes = env.SLURM_STEP_NODELIST ?? env.SLURM_JOB_NODELIST;
   if (launcher.name === 'srun' && nodes) return firstNode(nodes);
   if (launcher.localSize && Number(env[launcher.localSize]) === size) return '127.0.0.1';
-  throw new RendezvousError(rank, `MASTER_ADDR is not set: rank ${rank} of ${size} (started by ${launcher.name}) needs the address of rank 0's host`);
+  throw new RendezvousError(
+    rank,
+    `MASTER_ADDR is not set: rank ${rank} of ${size} (started by ${launcher.name}) needs the address of rank 0's host`,
+  );
 }
 
 /** The first host of a Slurm list: `gpu[07-09,12],login` gives `gpu07`. */
@@ -87,7 +112,10 @@ export function whole(env: Environment, name: string, rank: number, fallback?: n
   const text = name ? env[name] : undefined;
   if (text === undefined || text === '') {
     if (fallback !== undefined) return fallback;
-    throw new RendezvousError(rank, `${name} is not set: every process needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; a launcher sets them`);
+    throw new RendezvousError(
+      rank,
+      `${name} is not set: every process needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; a launcher sets them`,
+    );
   }
   if (!/^\d+$/.test(text)) throw new RendezvousError(rank, `${name}='${text}' is not a whole number`);
   return Number(text);

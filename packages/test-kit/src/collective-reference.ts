@@ -1,0 +1,102 @@
+import { type DType, type HostTensor, hostTensor, isFloat, Random, type ReduceOp, rounded } from '@deepspeed-ts/core';
+
+export type CollectiveKind = 'allReduce' | 'reduceScatter' | 'allGather' | 'broadcast' | 'allToAll';
+
+/** One collective, with everything that may matter for how it travels. */
+export interface CollectiveCase {
+  readonly kind: CollectiveKind;
+  readonly dtype: DType;
+  readonly op: ReduceOp;
+  /** Elements of one slice. */
+  readonly count: number;
+  readonly root: number;
+  /** Whether rank r keeps its tensors in shared memory. */
+  readonly shared: readonly boolean[];
+  /** The smaller tensor is a slice of the larger one. */
+  readonly inPlace: boolean;
+  readonly seed: number;
+}
+
+const dtypes: readonly DType[] = ['f32', 'bf16', 'f16', 'i32', 'i64', 'u8'];
+const kinds: readonly CollectiveKind[] = ['allReduce', 'reduceScatter', 'allGather', 'broadcast', 'allToAll'];
+
+/** `n` cases that cover every kind with every dtype, with counts from nothing to several chunks of a link, most of them odd. */
+export function collectiveCases(n: number, size: number, seed: number): CollectiveCase[] {
+  const random = new Random(seed);
+  const choose = <T>(list: readonly T[]): T => list[random.ints(list.length, 1).data[0]!]!;
+  return Array.from({ length: n }, (_, i) => {
+    const dtype = dtypes[Math.floor(i / kinds.length) % dtypes.length]!;
+    const sums: ReduceOp[] = isFloat(dtype) ? ['sum', 'mean'] : dtype === 'u8' ? [] : ['sum'];
+    const bound = choose([2, size + 2, 100, 5_000, 200_000]);
+    return {
+      kind: kinds[i % kinds.length]!,
+      dtype,
+      op: choose<ReduceOp>([...sums, ...sums, 'max', 'min']),
+      count: random.ints(bound, 1).data[0]!,
+      root: random.ints(size, 1).data[0]!,
+      shared: Array.from(random.ints(2, size).data, (bit) => bit === 1),
+      inPlace: choose([true, false]),
+      seed: seed + i,
+    };
+  });
+}
+
+export function describeCase({ kind, dtype, op, count, root, shared, inPlace }: CollectiveCase): string {
+  return `${kind} of ${count} ${dtype} (op ${op}, root ${root}, shared [${shared.join(' ')}]${inPlace ? ', in place' : ''})`;
+}
+
+/** What a rank puts in: `slices` times `count` elements. */
+export function inputOf({ kind, dtype, count, seed }: CollectiveCase, rank: number, size: number): HostTensor {
+  const n = kind === 'reduceScatter' || kind === 'allToAll' ? size * count : count;
+  const random = new Random(seed * 64 + rank);
+  const values = isFloat(dtype) ? random.randn(n).data : random.ints(dtype === 'u8' ? 256 : 1_000_000, n).data;
+  return hostTensor([n], dtype, rounded(hostTensor([n], dtype, values)).data);
+}
+
+/** What rank `rank` must have in the end, from plain loops over everybody's input. */
+export function expectedOf(c: CollectiveCase, rank: number, size: number): HostTensor {
+  const inputs = Array.from({ length: size }, (_, r) => inputOf(c, r, size).data);
+  const { count, dtype } = c;
+  switch (c.kind) {
+    case 'allReduce':
+      return hostTensor([count], dtype, reduced(c, inputs));
+    case 'reduceScatter':
+      return hostTensor(
+        [count],
+        dtype,
+        reduced(
+          c,
+          inputs.map((data) => data.subarray(rank * count, (rank + 1) * count)),
+        ),
+      );
+    case 'broadcast':
+      return hostTensor([count], dtype, inputs[c.root]!);
+    case 'allGather':
+      return hostTensor(
+        [size * count],
+        dtype,
+        inputs.flatMap((data) => [...data]),
+      );
+    case 'allToAll':
+      return hostTensor(
+        [size * count],
+        dtype,
+        inputs.flatMap((data) => [...data.subarray(rank * count, (rank + 1) * count)]),
+      );
+  }
+}
+
+/** In rank order, in f32 for floats, rounded to the dtype once. */
+function reduced({ op, dtype }: CollectiveCase, inputs: readonly Float64Array[]): Float64Array {
+  const step = isFloat(dtype) ? Math.fround : (x: number) => x;
+  const combine = { sum: (a: number, b: number) => step(a + b), mean: (a: number, b: number) => step(a + b), max: Math.max, min: Math.min }[
+    op
+  ];
+  const scale = op === 'mean' ? step(1 / inputs.length) : 1;
+  const data = inputs[0]!.map((first, i) => {
+    let acc = first;
+    for (let r = 1; r < inputs.length; r++) acc = combine(acc, inputs[r]![i]!);
+    return step(acc * scale);
+  });
+  return rounded(hostTensor([data.length], dtype, data)).data;
+}
