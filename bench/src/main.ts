@@ -1,0 +1,39 @@
+import { availableParallelism } from 'node:os';
+import { Device } from '@deepspeed-ts/core';
+import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
+import { benchAdamw } from './adamw.js';
+import { benchAttention } from './attention.js';
+import { benchGemm } from './gemm.js';
+import { benchGptStep } from './gpt-step.js';
+import { benchLaunches } from './launches.js';
+import { report } from './measure.js';
+import { measurePeaks } from './peaks.js';
+import { runPeer } from './peer.js';
+
+const all = ['gemm', 'attention', 'adamw', 'launches', 'gpt', 'collectives'] as const;
+
+/** `bench [name...] [--threads 1,2] [--json]`: each figure beside the machine's peaks, and beside PyTorch where BENCH_PYTHON is set. */
+async function main(args: readonly string[]): Promise<void> {
+  const at = args.indexOf('--threads');
+  const threads = (at >= 0 ? args[at + 1]! : [...new Set([1, availableParallelism()])].join(',')).split(',').map(Number);
+  const names = args.filter((arg, i) => !arg.startsWith('--') && (at < 0 || i !== at + 1));
+  const unknown = names.find((name) => !(all as readonly string[]).includes(name));
+  if (unknown) throw new Error(`there is no benchmark '${unknown}'; expected some of ${all.join(', ')}`);
+  const wanted = (name: (typeof all)[number]) => names.length === 0 || names.includes(name);
+  const backend = cpuBackend();
+  const device = new Device(backend);
+  for (const count of threads) {
+    backend.threads = count;
+    const peaks = measurePeaks(count);
+    report({ bench: 'peaks', isa: backend.instructionSet, ...peaks });
+    const peer = runPeer(count);
+    if (peer) report({ bench: 'peer', version: `PyTorch ${peer.version}`, threads: count });
+    if (wanted('gemm')) await benchGemm(device, peaks, peer?.gemm);
+    if (wanted('attention')) await benchAttention(device, peaks);
+    if (wanted('adamw')) await benchAdamw(device, peaks, peer?.adamwGBs);
+    if (wanted('launches')) await benchLaunches(device);
+    if (wanted('gpt')) await benchGptStep(peaks, peer?.gptStepMs);
+  }
+}
+
+await main(process.argv.slice(2));
