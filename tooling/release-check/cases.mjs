@@ -11,7 +11,7 @@ export const cases = [
   {
     title: "the meta package's command",
     install: ['deepspeed-ts'],
-    command: ['npx', '--no', 'deepspeed', '--num_accelerators', '2'],
+    command: ['npx', 'deepspeed', '--num_accelerators', '2'],
     script: 'deepspeed-ts.mjs',
     expect: ['2 ranks: loss fell'],
   },
