@@ -1,0 +1,91 @@
+import { createHash } from 'node:crypto';
+import type { Communicator } from '@deepspeed-ts/core';
+import { uniforms } from '@deepspeed-ts/core';
+import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
+import { buildModel, CONTEXT, type ModelName, VOCABULARY } from './models.js';
+
+/** One training, as data: what a rank needs to repeat it. */
+export interface TrainingRun {
+  readonly model: ModelName;
+  readonly stage: 0 | 1 | 2 | 3;
+  readonly bf16?: boolean;
+  readonly accumulation?: number;
+  readonly overlap?: boolean;
+  readonly prefetch?: boolean;
+  readonly dropout?: number;
+  readonly recompute?: boolean;
+  /** bf16 weights with gradients kept in f32. */
+  readonly f32Gradients?: boolean;
+  readonly steps: number;
+}
+
+export interface TrainingResult {
+  /** Sha-256 of all master weights with their names. */
+  readonly hash: string;
+  readonly losses: readonly number[];
+  readonly gradNorms: readonly number[];
+}
+
+export const CLIP = 0.5;
+
+/** Small enough that clipping is on in some of the steps and off in others. */
+export function configOf(run: TrainingRun): Record<string, unknown> {
+  const { stage, bf16 = false, accumulation = 1, overlap = true, prefetch = true, f32Gradients = false } = run;
+  return {
+    train_micro_batch_size_per_gpu: 2,
+    gradient_accumulation_steps: accumulation,
+    gradient_clipping: CLIP,
+    bf16: { enabled: bf16 },
+    ...(f32Gradients && { data_types: { grad_accum_dtype: 'fp32' } }),
+    zero_optimization: { stage, overlap_comm: overlap, stage3_prefetch_bucket_size: prefetch ? 50000000 : 0 },
+    optimizer: { type: 'AdamW', params: { lr: 1e-2, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.1 } },
+  };
+}
+
+/** Micro-batch `micro` of rank `rank` in step `step`: every rank draws its own. */
+export function microBatch(step: number, micro: number, rank: number): Batch {
+  const shape = [2, CONTEXT];
+  const draw = uniforms({ seed: 11, step: step * 16 + micro, stream: rank }, 0, 2 * CONTEXT);
+  const data = Int32Array.from(draw, (u) => Math.floor(u * u * VOCABULARY));
+  return { inputIds: { data, shape }, labels: { data, shape } };
+}
+
+export async function openEngine(run: TrainingRun, communicator: Communicator): Promise<DeepSpeedEngine> {
+  const model = buildModel(run.model, run);
+  const { engine } = await initialize({ model, communicator, seed: 3, config: configOf(run) });
+  return engine;
+}
+
+/** The micro-batches of one step on this rank; `ranks` above one makes a single process do the work of as many. */
+export function batchesOf(run: TrainingRun, step: number, rank: number, ranks = 1): Batch[] {
+  const perRank = (run.accumulation ?? 1) / ranks;
+  return Array.from({ length: run.accumulation ?? 1 }, (_, i) => microBatch(step, i % perRank, rank + Math.floor(i / perRank)));
+}
+
+/** Trains from the beginning, disposes the engine, and checks that it gave back all that it took. */
+export async function train(run: TrainingRun, communicator: Communicator): Promise<TrainingResult> {
+  const engine = await openEngine(run, communicator);
+  const losses: number[] = [];
+  const gradNorms: number[] = [];
+  for (let step = 0; step < run.steps; step++) {
+    losses.push(await engine.trainBatch(batchesOf(run, step, communicator.rank)));
+    gradNorms.push(engine.globalGradNorm);
+  }
+  const hash = await hashOf(engine);
+  await close(engine);
+  return { hash, losses, gradNorms };
+}
+
+export async function hashOf(engine: DeepSpeedEngine): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const [name, { data }] of engine.weights()) hash.update(name).update(Float32Array.from(data));
+  return hash.digest('hex');
+}
+
+/** Disposes an engine and its model. @throws Error listing the buffers that are still alive then */
+export async function close(engine: DeepSpeedEngine): Promise<void> {
+  await engine.dispose();
+  (engine.model as unknown as { dispose(): void }).dispose();
+  const alive = engine.device.describeLive();
+  if (alive.length > 0) throw new Error(`buffers are alive after dispose():\n${alive.join('\n')}`);
+}
