@@ -254,7 +254,7 @@ void start_completions(Napi::Env env, Addon* addon) {
 
 // Runs when the environment ends by itself or with its worker; process.exit() skips it, and threads then end with the process.
 void shut_down(Addon* addon) {
-  if (!stream_stop(2000)) return;  // a kernel or collective still runs: leave its memory alone
+  if (!stream_stop(10000)) return;  // a kernel or collective still runs: leave its memory alone
   allocator().clear();
   scratch_release();
   addon->command_owner.Reset();

@@ -1,4 +1,14 @@
-import { type AllocateOptions, type Backend, type BufferHandle, type DeviceMemory, DeepSpeedError, type DType, dtypes, isFloat, type View } from '@deepspeed-ts/core';
+import {
+  type AllocateOptions,
+  type Backend,
+  type BufferHandle,
+  DeepSpeedError,
+  type DeviceMemory,
+  type DType,
+  dtypes,
+  isFloat,
+  type View,
+} from '@deepspeed-ts/core';
 import { allocationError, callError, failureError } from './errors.js';
 import type { InstructionSet, NativeAddon } from './native.js';
 

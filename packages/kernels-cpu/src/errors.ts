@@ -25,7 +25,10 @@ export class NativeLoadError extends DeepSpeedError {
   ) {
     const tried = attempts.map(({ what, reason }) => `  - ${what}: ${reason}`);
     const help = remedies.map((remedy) => `  - ${remedy}`);
-    super('ERR_NATIVE_LOAD', ['[cpu] no native binary of @deepspeed-ts/kernels-cpu could be loaded. Tried:', ...tried, 'What helps:', ...help].join('\n'));
+    super(
+      'ERR_NATIVE_LOAD',
+      ['[cpu] no native binary of @deepspeed-ts/kernels-cpu could be loaded. Tried:', ...tried, 'What helps:', ...help].join('\n'),
+    );
   }
 }
 
