@@ -2,7 +2,7 @@
 import { copyFileSync, existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { isPlatformPackage, publishedPackages } from './published.mjs';
-import { root } from './run.mjs';
+import { root, run } from './run.mjs';
 
 /** Copies the addon built on this machine into the platform package that fits this machine; gives the packages it filled. */
 export function copyNativeBinaries() {
@@ -11,7 +11,9 @@ export function copyNativeBinaries() {
     const owner = entry.dir.split('/npm/')[0];
     const built = `${root}/${owner}/build/Release/${entry.manifest.main}`;
     if (!existsSync(built)) throw new Error(`${built} is missing: build it with \`npm run build\`.`);
-    copyFileSync(built, `${root}/${entry.dir}/${entry.manifest.main}`);
+    const shipped = `${root}/${entry.dir}/${entry.manifest.main}`;
+    copyFileSync(built, shipped);
+    run('strip', ['--strip-unneeded', shipped]); // a third of the size; names of exported symbols stay
     filled.push(entry.name);
   }
   return filled;
