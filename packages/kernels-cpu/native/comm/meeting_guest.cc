@@ -17,6 +17,8 @@ class Guest : public Meeting {
  public:
   Guest(const World& world, Deadline deadline, const std::atomic<bool>& stop) : world_(world), stop_(stop) {
     call(deadline);
+    Deadline soon = in_ms(kWelcomeMs);
+    welcome_by_ = soon < deadline ? soon : deadline;
     doors = open_doors(world.rank, world.host_id, local_address(host_.get()));
     introduce();
     Deadline patient = deadline + std::chrono::milliseconds(kGraceMs);
@@ -72,11 +74,11 @@ class Guest : public Meeting {
     hello.endpoint = doors.endpoint;
     try {
       std::string message = encode(MessageType::kHello, &hello, sizeof hello);
-      send_all(host_.get(), message.data(), message.size(), in_ms(kWelcomeMs));
+      send_all(host_.get(), message.data(), message.size(), welcome_by_);
     } catch (const SocketError& error) {
       foreign(error.text());
     }
-    receive(MessageType::kWelcome, in_ms(kWelcomeMs), "");
+    receive(MessageType::kWelcome, welcome_by_, "");
   }
 
   [[noreturn]] void foreign(const std::string& detail) {
@@ -109,6 +111,7 @@ class Guest : public Meeting {
   World world_;
   const std::atomic<bool>& stop_;
   Fd host_;
+  Deadline welcome_by_;
 };
 
 }  // namespace
