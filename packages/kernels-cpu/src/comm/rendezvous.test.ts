@@ -1,5 +1,6 @@
 import { once } from 'node:events';
-import { createServer, connect as dial, type Server } from 'node:net';
+import { createServer, connect as dial, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Communicator, RendezvousError } from '@deepspeed-ts/core';
 import { freePort } from '@deepspeed-ts/test-kit';
 import { expect, test } from 'vitest';
