@@ -1,11 +1,13 @@
+import type { Communicator } from '@deepspeed-ts/core';
 import { connect } from '@deepspeed-ts/kernels-cpu';
+import type { DeepSpeedEngine } from 'deepspeed-ts';
 import type { RankContext } from '../spawn-world.js';
 import { batchesOf, close, hashOf, openEngine, type TrainingResult, type TrainingRun, train } from './training-run.js';
 
 export interface StagesArgs {
   readonly runs: Readonly<Record<string, TrainingRun>>;
-  /** Two engines that are trained in turns, a step each. */
-  readonly together: readonly [TrainingRun, TrainingRun];
+  /** Trained by engines that live at the same time, a step each in turn. */
+  readonly together: readonly TrainingRun[];
 }
 
 export interface StagesResult {
@@ -19,14 +21,20 @@ export default async function rank({ args }: RankContext<StagesArgs>): Promise<S
   const runs: Record<string, TrainingResult> = {};
   for (const [name, run] of Object.entries(args.runs)) runs[name] = await train(run, communicator);
 
-  const engines = [await openEngine(args.together[0], communicator), await openEngine(args.together[1], communicator)];
-  for (let step = 0; step < args.together[0].steps; step++) {
-    for (const [i, engine] of engines.entries()) await engine.trainBatch(batchesOf(args.together[i]!, step, communicator.rank));
-  }
-  const together = [];
-  for (const engine of engines) together.push(await hashOf(engine));
-  for (const engine of engines) await close(engine);
-
+  const together = await trainInTurns(args.together, communicator);
   await communicator.close();
   return { runs, together };
+}
+
+/** Hashes of the weights in the end. */
+async function trainInTurns(runs: readonly TrainingRun[], communicator: Communicator): Promise<string[]> {
+  const engines: DeepSpeedEngine[] = [];
+  for (const run of runs) engines.push(await openEngine(run, communicator));
+  for (let step = 0; step < (runs[0]?.steps ?? 0); step++) {
+    for (const [i, engine] of engines.entries()) await engine.trainBatch(batchesOf(runs[i]!, step, communicator.rank));
+  }
+  const hashes: string[] = [];
+  for (const engine of engines) hashes.push(await hashOf(engine));
+  for (const engine of engines) await close(engine);
+  return hashes;
 }

@@ -9,13 +9,19 @@ const gpt = (options: Partial<TrainingRun> = {}): TrainingRun => ({ model: 'gpt'
 const odd = (options: Partial<TrainingRun> = {}): TrainingRun => ({ model: 'odd', stage: 3, steps: 8, ...options });
 const short = (options: Partial<TrainingRun> = {}): TrainingRun => gpt({ steps: 6, ...options });
 
+type Runs = Readonly<Record<string, TrainingRun>>;
+
 /** Each is run at every stage. */
-const families: Readonly<Record<string, TrainingRun>> = {
+const families: Runs = {
   'f32, 1 micro-batch': gpt(),
   'f32, 3 micro-batches': gpt({ accumulation: 3 }),
   'bf16, 1 micro-batch': gpt({ bf16: true }),
   'bf16, 3 micro-batches': gpt({ bf16: true, accumulation: 3 }),
   'uneven sizes with tied, unused and frozen parameters, f32': odd({ accumulation: 2 }),
+};
+
+/** As well, on two ranks. */
+const moreFamilies: Runs = {
   'uneven sizes with tied, unused and frozen parameters, bf16 with f32 gradients': odd({ bf16: true, f32Gradients: true, accumulation: 2 }),
   'dropout, f32': short({ dropout: 0.2, accumulation: 2 }),
 };
@@ -33,60 +39,29 @@ const variants: Readonly<Record<string, readonly [TrainingRun, TrainingRun]>> = 
 
 const together = [short({ accumulation: 3 }), odd({ stage: 1, accumulation: 2, steps: 6 })] as const;
 
-describe.each([2, 4])('training on %i ranks', (size) => {
-  let ranks: StagesResult[];
-  const resultOf = (run: TrainingRun): TrainingResult => ranks[0]!.runs[nameOf(run)]!;
+describe('training on 4 ranks', () => {
+  const world = startOnce(4, atEveryStage(families));
+  test.each(Object.entries(families))('every stage gives the same bits: %s', (_, run) => checkStages(world, run));
+  checkWorld(world, families);
+});
 
-  beforeAll(async () => {
-    const all = [
-      ...Object.values(families).flatMap((run) => STAGES.map((stage) => ({ ...run, stage }))),
-      ...Object.values(variants).flat(),
-      ...together,
-    ];
-    const args: StagesArgs = { runs: Object.fromEntries(all.map((run) => [nameOf(run), run])), together };
-    ranks = await runWorld<StagesResult, StagesArgs>(new URL('./stages-rank.ts', import.meta.url), size, { args, timeoutMs: 120_000 });
-  }, 130_000);
-
-  test.each(Object.entries(families))('every stage gives the same bits: %s', (_, run) => {
-    const [whole, ...sharded] = STAGES.map((stage) => resultOf({ ...run, stage }));
-    for (const result of sharded) expect(result).toEqual(whole);
-    expect(whole!.losses.at(-1)).toBeLessThan(whole!.losses[0]!);
-  });
+describe('training on 2 ranks', () => {
+  const all = { ...families, ...moreFamilies };
+  const world = startOnce(2, [...atEveryStage(all), ...Object.values(variants).flat(), ...together], together);
+  test.each(Object.entries(all))('every stage gives the same bits: %s', (_, run) => checkStages(world, run));
+  checkWorld(world, all);
 
   test.each(Object.entries(variants))('it makes no difference: %s', (_, [one, other]) => {
-    expect(resultOf(other)).toEqual(resultOf(one));
-  });
-
-  test('gradients were clipped in these runs', () => {
-    for (const run of Object.values(families)) expect(Math.max(...resultOf(run).gradNorms)).toBeGreaterThan(CLIP);
+    expect(world.resultOf(other)).toEqual(world.resultOf(one));
   });
 
   test('dropout changes the loss', () => {
-    expect(resultOf(short({ dropout: 0.2, accumulation: 2 })).losses[0]).not.toBe(resultOf(short()).losses[0]);
-  });
-
-  test('all ranks see the same weights, losses and norms', () => {
-    for (const rank of ranks) expect(rank).toEqual(ranks[0]);
+    expect(world.resultOf(short({ dropout: 0.2, accumulation: 2 })).losses[0]).not.toBe(world.resultOf(short()).losses[0]);
   });
 
   test('two engines trained in turns give what each gives alone', () => {
-    expect(ranks[0]!.together).toEqual(together.map((run) => resultOf(run).hash));
+    expect(world.ranks[0]!.together).toEqual(together.map((run) => world.resultOf(run).hash));
   });
-
-  test.each([gpt({ accumulation: 3 }), odd({ accumulation: 2 })])(
-    'a single process that does the work of all ranks gives the same up to rounding: $model',
-    async (run) => {
-      const alone = { ...run, stage: 0 as const, accumulation: run.accumulation! * size };
-      const engine = await openEngine(alone, new WorldOfOne());
-      const expected = resultOf(run);
-      for (let step = 0; step < run.steps; step++) {
-        const loss = await engine.trainBatch(batchesOf(alone, step, 0, size));
-        expectClose(loss, expected.losses[step]!, `loss of step ${step}`);
-        expectClose(engine.globalGradNorm, expected.gradNorms[step]!, `gradient norm of step ${step}`);
-      }
-      await close(engine);
-    },
-  );
 });
 
 test('with one rank every stage gives the same bits as well', async () => {
@@ -94,6 +69,60 @@ test('with one rank every stage gives the same bits as well', async () => {
   for (const stage of STAGES) results.push(await train(odd({ stage, accumulation: 2 }), new WorldOfOne()));
   for (const result of results) expect(result).toEqual(results[0]);
 });
+
+interface TrainedWorld {
+  readonly size: number;
+  ranks: StagesResult[];
+  resultOf(run: TrainingRun): TrainingResult;
+}
+
+/** One world trains everything: starting processes costs more than training such models. */
+function startOnce(size: number, runs: readonly TrainingRun[], pair: StagesArgs['together'] = []): TrainedWorld {
+  const world: TrainedWorld = { size, ranks: [], resultOf: (run) => world.ranks[0]!.runs[nameOf(run)]! };
+  beforeAll(async () => {
+    const args: StagesArgs = { runs: Object.fromEntries(runs.map((run) => [nameOf(run), run])), together: pair };
+    world.ranks = await runWorld<StagesResult, StagesArgs>(new URL('./stages-rank.ts', import.meta.url), size, {
+      args,
+      timeoutMs: 120_000,
+    });
+  }, 130_000);
+  return world;
+}
+
+function checkStages(world: TrainedWorld, run: TrainingRun): void {
+  const [whole, ...sharded] = STAGES.map((stage) => world.resultOf({ ...run, stage }));
+  for (const result of sharded) expect(result).toEqual(whole);
+  expect(whole!.losses.at(-1)).toBeLessThan(whole!.losses[0]!);
+}
+
+function checkWorld(world: TrainedWorld, runs: Runs): void {
+  test('gradients were clipped in these runs', () => {
+    for (const run of Object.values(runs)) expect(Math.max(...world.resultOf(run).gradNorms)).toBeGreaterThan(CLIP);
+  });
+
+  test('all ranks see the same weights, losses and norms', () => {
+    for (const rank of world.ranks) expect(rank).toEqual(world.ranks[0]);
+  });
+
+  test.each([gpt({ accumulation: 3 }), odd({ accumulation: 2 })])(
+    'a single process that does the work of all ranks gives the same up to rounding: $model',
+    async (run) => {
+      const alone = { ...run, stage: 0 as const, accumulation: run.accumulation! * world.size };
+      const engine = await openEngine(alone, new WorldOfOne());
+      const expected = world.resultOf(run);
+      for (let step = 0; step < run.steps; step++) {
+        const loss = await engine.trainBatch(batchesOf(alone, step, 0, world.size));
+        expectClose(loss, expected.losses[step]!, `loss of step ${step}`);
+        expectClose(engine.globalGradNorm, expected.gradNorms[step]!, `gradient norm of step ${step}`);
+      }
+      await close(engine);
+    },
+  );
+}
+
+function atEveryStage(runs: Runs): TrainingRun[] {
+  return Object.values(runs).flatMap((run) => STAGES.map((stage) => ({ ...run, stage })));
+}
 
 function expectClose(actual: number, expected: number, what: string): void {
   expect(Math.abs(actual - expected) / Math.abs(expected), what).toBeLessThan(1e-3);
