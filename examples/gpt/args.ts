@@ -91,10 +91,9 @@ export interface Arguments extends Values {
 /**
  * Reads the command line (without `node` and the script). Flags are `--name value` or `--name=value`.
  *
- * @returns 'help' when the user asked for it.
  * @throws ArgumentError listing every problem.
  */
-export function parseArguments(argv: readonly string[]): Arguments | 'help' {
+export function parseArguments(argv: readonly string[]): Arguments {
   const problems: string[] = [];
   const values = new Map<string, unknown>();
   const names = [...Object.keys(FLAGS), ...Object.keys(SWITCHES)];
@@ -106,7 +105,6 @@ export function parseArguments(argv: readonly string[]): Arguments | 'help' {
     // The launcher's way to tell the rank, which the environment does too.
     if (name === 'local_rank' && equals > 0) continue;
     if (!word.startsWith('--')) problems.push(`${word}: expected a flag, such as --data FILE`);
-    else if (name === 'help') return 'help';
     else if (name === 'json' && equals < 0) json = true;
     else if (!Object.hasOwn(FLAGS, name)) {
       problems.push(name === 'json' ? '--json takes no value' : `--${name}: there is no such flag${hint(name, names)}`);

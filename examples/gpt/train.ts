@@ -2,56 +2,55 @@
  * Trains a GPT on a text file and lets it write: `deepspeed --num_gpus 2 train.ts --data book.txt --deepspeed ds_config.json`.
  * `--help` lists the flags.
  */
-import { type Communicator, connect, DecoderLM, DeepSpeedError, gpt2, initialize } from 'deepspeed-ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Backend, type Communicator, connect, DecoderLM, DeepSpeedError, Device, gpt2, initialize, openBackend } from 'deepspeed-ts';
 import { type Arguments, parseArguments, usage } from './args.js';
-import { memoryPerRank, validate } from './evaluate.js';
+import { validate } from './evaluate.js';
 import { Pace, Progress } from './progress.js';
+import { memoryPerRank, together } from './ranks.js';
 import { sample } from './sample.js';
 import { save } from './save.js';
-import { settingsOf } from './settings.js';
+import { type Settings, settingsOf } from './settings.js';
 import { type Corpus, readCorpus } from './text.js';
 import { randomWindows } from './windows.js';
 
-async function main(argv: readonly string[]): Promise<void> {
-  const args = parseArguments(argv);
-  if (args === 'help') {
-    process.stdout.write(usage());
-    return;
-  }
-  const { tokens, context, 'val-fraction': validationFraction } = args;
-  // Before the ranks meet: a rank that can't read its text says so at once.
-  const corpus = readCorpus(args.data, { tokens, context, validationFraction });
-  const communicator = await connect();
-  try {
-    await train(args, corpus, communicator);
-  } finally {
-    await communicator.close();
-  }
+/** What a run needs, checked. */
+interface Plan {
+  readonly args: Arguments;
+  readonly settings: Settings;
+  readonly corpus: Corpus;
 }
 
-async function train(args: Arguments, corpus: Corpus, communicator: Communicator): Promise<void> {
+function prepare(argv: readonly string[], worldSize: number): Plan {
+  const args = parseArguments(argv);
+  const settings = settingsOf(args, worldSize);
+  const { tokens, context, 'val-fraction': validationFraction } = args;
+  return { args, settings, corpus: readCorpus(args.data, { tokens, context, validationFraction }) };
+}
+
+async function train({ args, settings, corpus }: Plan, communicator: Communicator, backend: Backend): Promise<void> {
   const { context, seed, layers, heads, dim, dropout } = args;
+  const { config, steps, batch, accumulation } = settings;
   const { vocabulary } = corpus;
   const { rank, size } = communicator;
-  const { config, steps, batch, accumulation } = settingsOf(args, size);
   const model = new DecoderLM(gpt2({ vocabSize: vocabulary.size, layers, heads, dim, context, dropout }));
   const { engine } = await initialize({
     model,
     config,
     seed,
     communicator,
+    backend,
     // Only matrices decay: pulling biases and norms to zero does not make a model simpler.
     parameterGroups: (_, { shape }) => (shape.length < 2 ? { weightDecay: 0 } : undefined),
   });
+  const { device } = engine;
   const progress = new Progress({ rank, steps, json: args.json });
   const pace = new Pace();
-  const tokensPerStep = size * accumulation * batch * context;
-  const { stage } = engine.config.zero_optimization;
-  progress.say(
-    `${corpus.train.length} tokens to learn from, ${corpus.validation.length} for validation, ${vocabulary.size} different (ln ${Math.log(vocabulary.size).toFixed(2)}); ` +
-      `${size} ${size === 1 ? 'rank' : 'ranks'}, ZeRO stage ${stage}`,
-  );
   try {
+    progress.say(
+      `${corpus.train.length} tokens to learn from and ${corpus.validation.length} to be judged by, ${vocabulary.size} different (ln ${Math.log(vocabulary.size).toFixed(2)}); ` +
+        `${size} ${size === 1 ? 'rank' : 'ranks'} at ZeRO stage ${engine.config.zero_optimization.stage}`,
+    );
     for (let step = 1; step <= steps; step++) {
       const lr = engine.lr[0]!;
       const microBatches = Array.from({ length: accumulation }, (_, micro) =>
@@ -65,9 +64,9 @@ async function train(args: Arguments, corpus: Corpus, communicator: Communicator
         ...(judged && { val_loss: await validate(engine, corpus.validation, { context, batch }) }),
         grad_norm: engine.globalGradNorm,
         lr,
-        tokens_per_s: Math.round(tokensPerStep / pace.secondsPerStep),
+        tokens_per_s: Math.round((size * accumulation * batch * context) / pace.secondsPerStep),
         eta_s: Math.round((steps - step) * pace.secondsPerStep),
-        ...(judged && { memory_mib: await memoryPerRank(engine) }),
+        ...(judged && { memory_mib: await memoryPerRank(communicator, device) }),
       });
     }
     if (args.out !== undefined) {
@@ -76,17 +75,8 @@ async function train(args: Arguments, corpus: Corpus, communicator: Communicator
     }
     if (args.sample > 0) {
       const ids: number[] = [];
-      for await (const id of sample({
-        model,
-        device: engine.device,
-        context,
-        prompt: vocabulary.start,
-        count: args.sample,
-        temperature: 0.8,
-        topK: 50,
-        seed,
-      }))
-        ids.push(id);
+      const drawn = sample({ model, device, context, prompt: vocabulary.start, count: args.sample, temperature: 0.8, topK: 50, seed });
+      for await (const id of drawn) ids.push(id);
       progress.say(`\n${vocabulary.decode(ids)}\n`);
     }
   } finally {
@@ -95,12 +85,30 @@ async function train(args: Arguments, corpus: Corpus, communicator: Communicator
   }
 }
 
-try {
-  await main(process.argv.slice(2));
-} catch (error) {
-  const rank = process.env.RANK ?? '0';
+async function main(argv: readonly string[]): Promise<void> {
+  if (argv.includes('--help')) {
+    if ((process.env.RANK ?? '0') === '0') process.stdout.write(usage());
+    return;
+  }
+  const communicator = await connect();
+  try {
+    const backend = openBackend();
+    const plan = await together(communicator, new Device(backend), () => prepare(argv, communicator.size));
+    await train(plan, communicator, backend);
+  } catch (error) {
+    fail(error);
+    // What went wrong on all ranks is said by all, before the launcher sees the first one go and stops the others.
+    await Promise.race([communicator.barrier(), sleep(1000, undefined, { ref: false })]).catch(() => {});
+  } finally {
+    await communicator.close();
+  }
+}
+
+function fail(error: unknown): void {
   // Our own errors say what to do; where the code stood helps with the others only.
   const text = error instanceof DeepSpeedError ? error.message : error instanceof Error ? error.stack : String(error);
-  process.stderr.write(`train.ts, rank ${rank}: ${text}\n`);
+  process.stderr.write(`train.ts, rank ${process.env.RANK ?? '0'}: ${text}\n`);
   process.exitCode = 1;
 }
+
+await main(process.argv.slice(2)).catch(fail);
