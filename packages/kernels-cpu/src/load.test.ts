@@ -60,6 +60,14 @@ describe('loadNative', () => {
     expect(() => loadNative(host({ [local]: broken, [name]: { version: '1.2.3' } }))).toThrow(broken);
   });
 
+  it.each([
+    ['DEEPSPEED_TS_CPU_ISA', 'avx1024', /expected baseline, avx2 or avx512 .*, got 'avx1024'/],
+    ['DEEPSPEED_TS_THREADS', '0', /expected a number of threads, got '0'/],
+    ['DEEPSPEED_TS_CPU_MEMORY_LIMIT', '4GB', /expected a number of bytes, got '4GB'/],
+  ])('refuses %s=%s', (variable, value, message) => {
+    expect(() => loadNative(host({ [local]: { version: '1.2.3' } }, { env: { [variable]: value } }))).toThrow(message);
+  });
+
   it('names the C library on Linux only', () => {
     expect(platformPackage({ platform: 'linux', arch: 'x64', libc: 'gnu' })).toBe('@deepspeed-ts/kernels-cpu-linux-x64-gnu');
     expect(platformPackage({ platform: 'darwin', arch: 'arm64', libc: '' })).toBe('@deepspeed-ts/kernels-cpu-darwin-arm64');

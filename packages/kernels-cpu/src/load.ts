@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { DeepSpeedError } from '@deepspeed-ts/core';
 import { type LoadAttempt, NativeLoadError } from './errors.js';
 import type { NativeAddon } from './native.js';
 
@@ -26,14 +27,23 @@ interface Candidate {
 
 const override = 'DEEPSPEED_TS_NATIVE_PATH';
 
+/** Variables that the addon reads when it loads; it would take its defaults for a value that it can't use. */
+const settings = {
+  DEEPSPEED_TS_CPU_ISA: { valid: /^(baseline|avx2|avx512)$/, expected: 'baseline, avx2 or avx512 (the best at or below it is used)' },
+  DEEPSPEED_TS_THREADS: { valid: /^[1-9]\d*$/, expected: 'a number of threads' },
+  DEEPSPEED_TS_CPU_MEMORY_LIMIT: { valid: /^[1-9]\d*$/, expected: 'a number of bytes' },
+};
+
 /**
  * Loads the addon: the file that DEEPSPEED_TS_NATIVE_PATH names (and then nothing else), else a build from source beside this
  * package, else the platform's package.
  *
+ * @throws DeepSpeedError when a variable of the environment has a value that means nothing
  * @throws NativeLoadError that lists what was tried, when none is there or the versions differ
  * @throws the system's own error, when a binary is there and does not load
  */
 export function loadNative(host: LoaderHost = thisHost()): NativeAddon {
+  checkSettings(host.env);
   const attempts: LoadAttempt[] = [];
   for (const { what, id } of candidates(host)) {
     try {
@@ -52,6 +62,13 @@ export function loadNative(host: LoaderHost = thisHost()): NativeAddon {
 /** The package that carries the binary for a platform, for example `@deepspeed-ts/kernels-cpu-linux-x64-gnu`. */
 export function platformPackage({ platform, arch, libc }: Pick<LoaderHost, 'platform' | 'arch' | 'libc'>): string {
   return ['@deepspeed-ts/kernels-cpu', platform, arch, libc].filter(Boolean).join('-');
+}
+
+function checkSettings(env: LoaderHost['env']): void {
+  for (const [name, { valid, expected }] of Object.entries(settings)) {
+    const value = env[name];
+    if (value && !valid.test(value)) throw new DeepSpeedError('ERR_ENVIRONMENT', `[cpu] ${name}: expected ${expected}, got '${value}'`);
+  }
 }
 
 function candidates(host: LoaderHost): Candidate[] {
