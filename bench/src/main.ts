@@ -3,6 +3,7 @@ import { Device } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { benchAdamw } from './adamw.js';
 import { benchAttention } from './attention.js';
+import { benchCollectives } from './collectives.js';
 import { benchGemm } from './gemm.js';
 import { benchGptStep } from './gpt-step.js';
 import { benchLaunches } from './launches.js';
@@ -34,6 +35,7 @@ async function main(args: readonly string[]): Promise<void> {
     if (wanted('launches')) await benchLaunches(device);
     if (wanted('gpt')) await benchGptStep(peaks, peer?.gptStepMs);
   }
+  if (wanted('collectives')) await benchCollectives();
 }
 
 await main(process.argv.slice(2));

@@ -133,11 +133,7 @@ bool is_ours(const MessageHeader& header) {
 void refuse(const std::string& text) { throw Fault{FaultKind::kRendezvous, -1, text}; }
 
 std::unique_ptr<Meeting> join_meeting(const World& world, Deadline deadline, const std::atomic<bool>& stop) {
-  try {
-    return std::make_unique<Guest>(world, deadline, stop);
-  } catch (const SocketError& error) {
-    refuse(format("rank %d: %s", world.rank, error.text().c_str()));
-  }
+  return std::make_unique<Guest>(world, deadline, stop);
 }
 
 }  // namespace comm

@@ -214,11 +214,7 @@ class Host : public Meeting {
 }  // namespace
 
 std::unique_ptr<Meeting> host_meeting(const World& world, Deadline deadline, const std::atomic<bool>& stop) {
-  try {
-    return std::make_unique<Host>(world, deadline, stop);
-  } catch (const SocketError& error) {
-    refuse(format("rank 0: %s", error.text().c_str()));
-  }
+  return std::make_unique<Host>(world, deadline, stop);
 }
 
 }  // namespace comm

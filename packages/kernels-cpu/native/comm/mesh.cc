@@ -107,8 +107,7 @@ void Mesh::sleep(int timeout_ms) {
     if (peer.state == PeerState::kAlive) entries.push_back({peer.control.get(), POLLIN, 0});
     if (peer.link->poll_fd() >= 0 && peer.link->poll_events() != 0)
       entries.push_back({peer.link->poll_fd(), peer.link->poll_events(), 0});
-    // The data socket has ended; the control socket should say why in a moment.
-    if (peer.link->dead && peer.state == PeerState::kAlive && timeout_ms > kLastWordsMs) timeout_ms = kLastWordsMs;
+    if (peer.link->dead && peer.state == PeerState::kAlive) timeout_ms = 0;
   }
   poll(entries.data(), entries.size(), timeout_ms);
   if (entries[0].revents != 0) {
@@ -118,9 +117,13 @@ void Mesh::sleep(int timeout_ms) {
   }
   if (__atomic_load_n(&stopping_, __ATOMIC_ACQUIRE)) throw Fault{FaultKind::kInternal, -1, "the communicator was torn down"};
   read_control();
-  // A data socket that ended without a word on the control socket, half a moment later, is a broken connection too.
-  for (Peer& peer : peers_)
-    if (peer.link && peer.link->dead && peer.state == PeerState::kAlive) peer.state = PeerState::kLost;
+  // A data socket has ended: the control socket should say why in a moment. If not, the connection broke.
+  for (Peer& peer : peers_) {
+    if (!peer.link || !peer.link->dead || peer.state != PeerState::kAlive) continue;
+    wait_for(peer.control.get(), POLLIN, in_ms(kLastWordsMs));
+    read_control();
+    if (peer.state == PeerState::kAlive) peer.state = PeerState::kLost;
+  }
 }
 
 void Mesh::blame(const std::string& what) {

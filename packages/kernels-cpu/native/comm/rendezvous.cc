@@ -23,12 +23,14 @@ std::string this_host_id() {
   return std::string(boot) + " " + network;
 }
 
-std::unique_ptr<Mesh> rendezvous(const World& world, const std::atomic<bool>& stop) {
+namespace {
+
+std::unique_ptr<Mesh> meet(const World& world, const std::atomic<bool>& stop) {
   Deadline deadline = in_ms(world.timeout_ms);
   auto mesh = std::make_unique<Mesh>(world.rank, world.size, world.silence_ms);
   std::unique_ptr<Meeting> meeting = world.rank == 0 ? host_meeting(world, deadline, stop) : join_meeting(world, deadline, stop);
+  mesh->address = local_address(meeting->doors.tcp.get());
   try {
-    mesh->address = local_address(meeting->doors.tcp.get());
     connect_mesh(*mesh, meeting->doors, meeting->table, meeting->token, meeting->mesh_deadline);
   } catch (const Fault& fault) {
     meeting->conclude(fault.text);
@@ -36,6 +38,16 @@ std::unique_ptr<Mesh> rendezvous(const World& world, const std::atomic<bool>& st
   }
   meeting->conclude("");
   return mesh;
+}
+
+}  // namespace
+
+std::unique_ptr<Mesh> rendezvous(const World& world, const std::atomic<bool>& stop) {
+  try {
+    return meet(world, stop);
+  } catch (const SocketError& error) {
+    refuse(format("rank %d could not join the others: %s", world.rank, error.text().c_str()));
+  }
 }
 
 }  // namespace comm

@@ -44,6 +44,7 @@ describe('placeFromEnvironment', () => {
     [{ RANK: '2', WORLD_SIZE: '2', MASTER_ADDR: 'a' }, /RANK=2 is not a rank of a world of 2 .*from 0 to 1/],
     [{ RANK: '0', WORLD_SIZE: '0' }, /at least one rank/],
     [{ RANK: '1', WORLD_SIZE: '2' }, /MASTER_ADDR is not set/],
+    [{ RANK: '1', WORLD_SIZE: '2', MASTER_ADDR: 'a', MASTER_PORT: '70000' }, /MASTER_PORT=70000 is not a TCP port/],
     [{ WORLD_SIZE: '4' }, /RANK is not set/],
     [{ OMPI_COMM_WORLD_RANK: '1', OMPI_COMM_WORLD_SIZE: '4', OMPI_COMM_WORLD_LOCAL_SIZE: '2' }, /MASTER_ADDR is not set.*mpirun/],
   ])('refuses %j', (env, message) => {

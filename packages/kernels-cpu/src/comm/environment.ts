@@ -76,12 +76,14 @@ export function placeFromEnvironment(env: Environment = process.env): WorldPlace
       rank,
       `${launcher.rank}=${rank} is not a rank of a world of ${size} (${launcher.size}): ranks go from 0 to ${size - 1}`,
     );
+  const masterPort = whole(env, 'MASTER_PORT', rank, defaultPort);
+  if (masterPort < 1 || masterPort > 65535) throw new RendezvousError(rank, `MASTER_PORT=${masterPort} is not a TCP port: use 1 to 65535`);
   return {
     rank,
     size,
     localRank: whole(env, launcher.localRank, rank, 0),
     masterAddr: masterAddress(env, launcher, rank, size),
-    masterPort: whole(env, 'MASTER_PORT', rank, defaultPort),
+    masterPort,
     job: launcher.job
       .map((name) => env[name] ?? '')
       .join('.')
