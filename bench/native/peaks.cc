@@ -20,6 +20,11 @@ constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
 #endif
+#if defined(__x86_64__)
+#define DS_REGISTER "+v"
+#else
+#define DS_REGISTER "+w"
+#endif
 typedef float Vector __attribute__((vector_size(kLanes * 4)));
 
 double seconds() {
@@ -46,19 +51,17 @@ volatile float sink;
 constexpr int kChains = 12;
 constexpr int64_t kRounds = 20'000'000;
 
+// An array would live in memory between rounds; variables of their own stay in registers. The empty asm keeps every product.
+#define CHAIN(x) x = x * a + b, ({ asm volatile("" : DS_REGISTER(x)); })
 void fma_chains(int) {
-  Vector acc[kChains];
-  for (int c = 0; c < kChains; c++) acc[c] = Vector{} + float(c);
   Vector a = Vector{} + 0.999f, b = Vector{} + 0.001f;
+  Vector c0 = b, c1 = b, c2 = b, c3 = b, c4 = b, c5 = b, c6 = b, c7 = b, c8 = b, c9 = b, c10 = b, c11 = b;
   for (int64_t i = 0; i < kRounds; i++) {
-    for (int c = 0; c < kChains; c++) {
-      acc[c] = acc[c] * a + b;
-      asm volatile("" : "+x"(acc[c]));
-    }
+    CHAIN(c0), CHAIN(c1), CHAIN(c2), CHAIN(c3), CHAIN(c4), CHAIN(c5);
+    CHAIN(c6), CHAIN(c7), CHAIN(c8), CHAIN(c9), CHAIN(c10), CHAIN(c11);
   }
-  float total = 0;
-  for (int c = 0; c < kChains; c++) total += acc[c][0];
-  sink = total;
+  Vector total = ((c0 + c1) + (c2 + c3)) + ((c4 + c5) + (c6 + c7)) + ((c8 + c9) + (c10 + c11));
+  sink = total[0];
 }
 
 float* pages(int64_t n) {
