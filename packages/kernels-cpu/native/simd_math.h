@@ -1,6 +1,6 @@
-// exp, tanh, erf and sigmoid of vectors. Polynomials are our own minimax fits (Lawson-weighted least squares on
+// exp, tanh and sigmoid of vectors. Polynomials are our own minimax fits (Lawson-weighted least squares on
 // Chebyshev nodes, in double), so that the fit's error stays under 0.3 ulp and the rounding of the evaluation decides:
-// about 1 ulp for exp, 2 ulp for tanh and sigmoid, and an absolute error under 1.5e-7 for erf.
+// about 1 ulp for exp, 2 ulp for tanh and sigmoid.
 // Included by simd.h.
 #pragma once
 #include "simd.h"
@@ -62,26 +62,6 @@ DS_INLINE vf vtanh(vf x) {
   vf small = fmadd(p * z, x, x);
   vf large = copy_sign(1.0f - 2.0f / (vexp(a + a) + 1.0f), x);
   return a < 0.625f ? small : large;
-}
-
-// |x| < 0.92: x P(x^2). Beyond: 1 - e^P(|x|), P fitted to log erfc up to 4, where erf rounds to 1.
-DS_INLINE vf verf(vf x) {
-  vf a = vabs(x), z = x * x;
-  vf s = splat(-0.0005999406f);
-  s = fmadd(s, z, splat(0.0049948306f));
-  s = fmadd(s, z, splat(-0.02676772f));
-  s = fmadd(s, z, splat(0.11281846f));
-  s = fmadd(s, z, splat(-0.37612498f));
-  s = fmadd(s, z, splat(1.1283791f));
-  vf b = a > 4.0f ? splat(4.0f) : a;
-  vf l = splat(0.00019494582f);
-  l = fmadd(l, b, splat(-0.0030336839f));
-  l = fmadd(l, b, splat(0.022189744f));
-  l = fmadd(l, b, splat(-0.10385631f));
-  l = fmadd(l, b, splat(-0.6372658f));
-  l = fmadd(l, b, splat(-1.1276274f));
-  l = fmadd(l, b, splat(-0.00020701709f));
-  return a < 0.92f ? s * x : copy_sign(1.0f - vexp(l), x);
 }
 
 }  // namespace DS_ISA_NS
