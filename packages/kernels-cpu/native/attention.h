@@ -9,8 +9,8 @@ namespace ds {
 namespace DS_ISA_NS {
 
 constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
-constexpr int64_t kKeys = KC;                 // keys of a score block
-constexpr int64_t kScoreRow = kKeys + 16;     // floats between its rows
+constexpr int64_t kKeys = 256;             // keys of a score block
+constexpr int64_t kScoreRow = kKeys + 16;  // floats between its rows: an odd number of cache lines
 
 struct Attention {
   int64_t batch, length, heads, kv_heads, d;

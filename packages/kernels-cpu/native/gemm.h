@@ -1,7 +1,7 @@
 // C = base + op(A) op(B) for row-major matrices in f32, bf16 or f16, f32 accumulation, one rounding on the way out.
 //
 // B is packed first (all threads), then C is cut into row blocks x column groups that threads take; a block packs its
-// own rows of A and runs over all of K in steps of KC. The sum of one step is a chain of fmadd, the sums of the steps
+// own rows of A and runs over all of K in steps of at most KC. The sum of one step is a chain of fmadd, the sums of the steps
 // are added in order: so the bits of an element depend on its row of A, its column of B and K alone.
 #pragma once
 #include "gemm_pack.h"
@@ -31,7 +31,7 @@ struct Block {
 void multiply_block(const Block& block);  // in ops/matmul.cc, one a level
 
 constexpr int kMaxPieces = 8;
-constexpr int64_t MC = MR * (DS_ISA_LEVEL == 2 ? 12 : 16);  // rows of A in L2 (MC x KC floats: 64 to 172 KiB)
+constexpr int64_t MC = MR * kPanels;
 constexpr int64_t kPackedB = 4 << 20;  // floats of packed B at a time (16 MiB), or 256 columns if those are more
 
 // op(B) [K, N] may be several matrices side by side (the weights of one fused projection, concatenated along N) or
@@ -88,10 +88,17 @@ template <class T> static void pack_b(const Pieces<T>& b, int64_t k0, int64_t kc
 }
 
 // Packed B of columns [j0, j0 + nc): [K step][sliver][kc][NR]; sliver s of step k0 starts at k0 * slivers * NR + s * kc * NR.
+// Step t of K: equal depths (to a multiple of 8), so that no thin last one pays for a whole pass over C.
+DS_INLINE int64_t step_depth(int64_t k) {
+  const int64_t steps = (k + KC - 1) / KC;
+  return steps == 0 ? KC : round_up((k + steps - 1) / steps, 8);
+}
+
 template <class G> static void pack_slivers(const G& g, int64_t j0, int64_t nc, int64_t begin, int64_t end, float* packed) {
   const int64_t slivers = (nc + NR - 1) / NR;
-  for (int64_t k0 = 0; k0 < g.k; k0 += KC) {
-    const int64_t kc = smaller(KC, g.k - k0);
+  const int64_t depth = step_depth(g.k);
+  for (int64_t k0 = 0; k0 < g.k; k0 += depth) {
+    const int64_t kc = smaller(depth, g.k - k0);
     for (int64_t s = begin; s < end; s++)
       pack_b(g.b, k0, kc, j0 + s * NR, (int)smaller(NR, nc - s * NR), packed + (k0 * slivers + s * kc) * NR);
   }
@@ -117,9 +124,10 @@ static void multiply_rows(const Gemm<TA, TB, TC>& g, int64_t i0, int64_t m, int6
   float* sum = kDirect ? (float*)c : rounding;
   const int64_t ld = kDirect ? g.ldc : round_up(n, VL);
   const float* bias = g.bias ? g.bias + j0 + first : nullptr;
+  const int64_t depth = step_depth(g.k);
   int64_t k0 = 0;
   do {  // once even when K = 0: C is the base then
-    const int64_t kc = smaller(KC, g.k - k0);
+    const int64_t kc = smaller(depth, g.k - k0);
     if (g.a_transposed)
       pack_columns(g.a + k0 * g.lda + i0, g.lda, m, kc, packed_a);
     else
@@ -127,7 +135,7 @@ static void multiply_rows(const Gemm<TA, TB, TC>& g, int64_t i0, int64_t m, int6
     Base base = k0 > 0 || (kDirect && g.accumulate) ? Base::kC : g.bias ? Base::kBias : Base::kZero;
     multiply_block({m, n, kc, packed_a, kRowStride, g.a_transposed ? Lie::kColumnPanels : Lie::kRows,
                     packed + (k0 * slivers + s0 * kc) * NR, NR, kc * NR, sum, ld, base, bias});
-  } while ((k0 += KC) < g.k);
+  } while ((k0 += depth) < g.k);
   if (!kDirect) round_rows(rounding, ld, m, n, c, g.ldc, g.accumulate);
 }
 

@@ -22,7 +22,8 @@ constexpr int MR = 4;
 #endif
 constexpr int NV = 2;
 constexpr int NR = NV * VL;
-constexpr int64_t KC = 256;            // depth of a block: a B sliver (KC x NR) stays in L1 while A's panels pass
+constexpr int64_t KC = DS_ISA_LEVEL == 2 ? 384 : 256;  // depth of a block: a sliver of B, 16 to 48 KiB, meets all panels of A
+constexpr int64_t kPanels = DS_ISA_LEVEL == 2 ? 12 : 16;  // most panels of a block of A, MR x kPanels x KC floats in L2
 constexpr int64_t kRowStride = KC + 16;  // floats between packed rows of A: an odd number of cache lines
 
 // Rows [0, m) go in ceil(m / MR) panels whose heights differ by at most one: a last panel of 2 rows would leave most of
@@ -58,18 +59,27 @@ static void pack_rows(const T* a, int64_t lda, int64_t rows, int64_t columns, fl
   }
 }
 
-// a: [kc][m..] (row k holds A(0..m-1, k)). Writes up to VL floats past the end of `to`.
+// a: [kc][m..] (row k holds A(0..m-1, k)), read row by row; `to` is written in as many streams as there are panels.
 template <class T> static void pack_columns(const T* a, int64_t lda, int64_t m, int64_t kc, float* to) {
   const int64_t panels = panel_count(m);
-  for (int64_t p = 0; p < panels; p++) {
-    const int64_t begin = panel_begin(m, panels, p), height = panel_begin(m, panels, p + 1) - begin;
-    const T* from = a + begin;
-    // Whole vectors where the row has them: the lanes beyond the panel are overwritten by the next k.
-    const bool whole = begin + (height + VL - 1) / VL * VL <= m;
-    for (int64_t k = 0; k < kc; k++, from += lda, to += height)
-      for (int64_t i = 0; i < height; i += VL)
-        store(to + i, whole ? load(from + i) : load(from + i, height - i < VL ? height - i : VL));
-  }
+  int64_t begin[kPanels + 1];
+  constexpr int64_t kAhead = 16;
+  for (int64_t p = 0; p <= panels; p++) begin[p] = panel_begin(m, panels, p);
+  for (int64_t k = 0; k < kc; k++, a += lda)
+    for (int64_t p = 0; p < panels; p++) {
+      const int64_t height = begin[p + 1] - begin[p];
+      __builtin_prefetch(a + kAhead * lda + begin[p]);  // short runs far apart: no hardware prefetcher follows them
+      float* row = to + begin[p] * kc + k * height;
+      for (int64_t i = 0; i < height; i += VL) {
+        const T* from = a + begin[p] + i;
+        const int64_t lanes = height - i < VL ? height - i : VL;
+        // A whole vector where the row has one, and where what it spills over is the panel's next k, still to come.
+        if (lanes == VL || (begin[p] + i + VL <= m && k + 1 < kc))
+          store(row + i, load(from));
+        else
+          store(row + i, load(from, lanes), lanes);
+      }
+    }
 }
 
 // ---- B -------------------------------------------------------------------------------------------------

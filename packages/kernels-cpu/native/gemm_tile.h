@@ -19,18 +19,46 @@ struct Tile {
   int n;
   Base base;
   const float* bias;  // [n], for Base::kBias
+  const float* ahead;  // a part of the sliver after this one, to be in L2 by then
 };
+
+// The loops are unrolled so that `acc` stays in registers.
+template <int M, bool kFull> DS_INLINE void finish(const Tile& t, vf (&acc)[M][NV]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) {
+    float* c = t.c + v * VL;
+    const int64_t lanes = t.n - v * VL < VL ? t.n - v * VL : VL;
+    if (!kFull && lanes <= 0) return;
+    if (t.base == Base::kC) {
+#pragma GCC unroll 16
+      for (int i = 0; i < M; i++) acc[i][v] += kFull ? load(c + i * t.c_row) : load(c + i * t.c_row, lanes);
+    } else if (t.base == Base::kBias) {
+      vf bias = kFull ? load(t.bias + v * VL) : load(t.bias + v * VL, lanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < M; i++) acc[i][v] += bias;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++) kFull ? store(c + i * t.c_row, acc[i][v]) : store(c + i * t.c_row, acc[i][v], lanes);
+  }
+}
 
 template <int M, bool kColumns> static void tile(const Tile& t) {
   vf acc[M][NV];
-  for (int i = 0; i < M; i++)
+#pragma GCC unroll 16
+  for (int i = 0; i < M; i++) {
     for (int v = 0; v < NV; v++) acc[i][v] = vf{};
+    __builtin_prefetch(t.c + i * t.c_row, 1);  // both lines or more of C's rows are wanted after the loop
+    __builtin_prefetch(t.c + i * t.c_row + NR - 1, 1);
+  }
   const float *a = t.a, *b = t.b;
   const int64_t a_row = t.a_row, b_row = t.b_row;
+  const float* ahead = t.ahead;
 #pragma GCC unroll 4
   for (int64_t k = 0; k < t.kc; k++) {
+    if (k % 4 == 0) __builtin_prefetch(ahead + k * 4, 0, 2);
     vf bv[NV];
     for (int v = 0; v < NV; v++) bv[v] = load(b + v * VL);
+#pragma GCC unroll 16
     for (int i = 0; i < M; i++) {
       vf x = splat(kColumns ? a[i] : a[i * a_row]);
       for (int v = 0; v < NV; v++) acc[i][v] = fmadd(x, bv[v], acc[i][v]);
@@ -38,30 +66,10 @@ template <int M, bool kColumns> static void tile(const Tile& t) {
     a += kColumns ? a_row : 1;
     b += b_row;
   }
-  const int64_t c_row = t.c_row;
-  float* c = t.c;
-  if (t.n == NR) {
-    for (int i = 0; i < M; i++, c += c_row)
-      for (int v = 0; v < NV; v++) {
-        vf x = acc[i][v];
-        if (t.base == Base::kC) x += load(c + v * VL);
-        if (t.base == Base::kBias) x += load(t.bias + v * VL);
-        store(c + v * VL, x);
-      }
-    return;
-  }
-  for (int v = 0; v < NV; v++) {
-    int lanes = t.n - v * VL;
-    if (lanes <= 0) break;
-    if (lanes > VL) lanes = VL;
-    c = t.c + v * VL;
-    for (int i = 0; i < M; i++, c += c_row) {
-      vf x = acc[i][v];
-      if (t.base == Base::kC) x += load(c, lanes);
-      if (t.base == Base::kBias) x += load(t.bias + v * VL, lanes);
-      store(c, x, lanes);
-    }
-  }
+  if (t.n == NR)
+    finish<M, true>(t, acc);
+  else
+    finish<M, false>(t, acc);
 }
 
 // Calls tile<m> for a run-time height, by halving the range.

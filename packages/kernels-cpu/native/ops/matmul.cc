@@ -12,10 +12,13 @@ void multiply_block(const Block& block) {
   for (int64_t j = 0; j < block.n; j += NR) {
     t.b = block.b + j / NR * block.b_step;
     t.n = (int)smaller(NR, block.n - j);
+    // Each panel fetches its share of the next sliver (nothing new when slivers do not lie one after the other).
+    const float* next = t.b + (block.b_row == NR ? block.b_step : 0);
     t.bias = block.bias ? block.bias + j : nullptr;
     for (int64_t p = 0; p < panels; p++) {
       const int64_t i = panel_begin(block.m, panels, p), height = panel_begin(block.m, panels, p + 1) - i;
       t.c = block.c + i * block.c_row + j;
+      t.ahead = next + p * (block.kc * NR / panels);
       if (block.lie == Lie::kRows) {
         t.a = block.a + i * block.a_row;
         tile_of_height<false>((int)height, t);
