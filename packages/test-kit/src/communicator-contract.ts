@@ -9,8 +9,8 @@ export interface CommunicatorContractOptions {
   /** Module whose default export opens a rank: see `OpenRank`. */
   readonly open: URL;
   readonly sizes: readonly number[];
-  /** World size of the tests in which ranks fail. */
-  readonly failureSize: number;
+  /** World size of the tests in which ranks fail; without it there are none. */
+  readonly failureSize?: number;
   /** Variables for each rank, to force a transport, say. */
   readonly env?: (rank: number) => Readonly<Record<string, string>>;
   /** The variable (in milliseconds) that bounds how long a peer may be alive but silent. */
@@ -31,7 +31,14 @@ export function communicatorContract(name: string, options: CommunicatorContract
   const start = (size: number, args: Omit<ScenarioArgs, 'open'>, extra: Record<string, string> = {}): Promise<World<RankResult>> =>
     spawnWorld(program, size, { args: { open: options.open.href, ...args }, env: (rank) => ({ ...options.env?.(rank), ...extra }) });
   for (const size of options.sizes) describe(`${name}, ${size} ranks`, () => agreeingRanks(size, start));
-  describe(`${name}, ${options.failureSize} ranks that fail`, () => failingRanks(options.failureSize, options.silenceVariable, start));
+  const { failureSize, silenceVariable } = options;
+  if (failureSize) describe(`${name}, ${failureSize} ranks that fail`, () => failingRanks(failureSize, silenceVariable, start));
+}
+
+interface Disagreements {
+  readonly mismatches: readonly ErrorData[];
+  readonly closed: ErrorData | null;
+  readonly after: Failure;
 }
 
 type Start = (size: number, args: Omit<ScenarioArgs, 'open'>, extra?: Record<string, string>) => Promise<World<RankResult>>;
@@ -96,7 +103,14 @@ function agreeingRanks(size: number, start: Start): void {
 function failingRanks(size: number, silenceVariable: string, start: Start): void {
   const last = size - 1;
 
-  test('ranks that call different collectives all get an error that shows every call, and their group stays failed', async () => {
+  let ranks: RankResult[];
+  let disagreements: Disagreements[];
+  beforeAll(async () => {
+    ranks = await (await start(size, { scenarios: ['disagreements'] })).values();
+    disagreements = ranks.map(({ results }) => results.disagreements as Disagreements);
+  });
+
+  test('ranks that call different collectives all get an error that shows every call', () => {
     const calls = [
       /rank 0 all_?reduce .*10 f32.*rank \d all_?reduce .*11 f32/i,
       /rank 0 all_?reduce .*10 f32.*rank \d all_?reduce .*10 bf16/i,
@@ -104,15 +118,29 @@ function failingRanks(size: number, silenceVariable: string, start: Start): void
       /rank 0 broadcast .*rank 0.*rank \d broadcast .*rank 1/i,
       /rank 0 all_?reduce.*rank \d barrier/i,
     ];
-    const ranks = await (await start(size, { scenarios: ['mismatches'] })).values();
-    for (const [rank, { results, liveBuffers, leftOver }] of ranks.entries()) {
-      const { errors, after } = results.mismatches as { errors: ErrorData[]; after: Failure };
+    for (const [rank, { mismatches }] of disagreements.entries()) {
       for (const [i, message] of calls.entries()) {
-        expect(errors[i]).toMatchObject({ name: 'CollectiveMismatchError', rank, message: expect.stringMatching(message) });
+        expect(mismatches[i]).toMatchObject({ name: 'CollectiveMismatchError', rank, message: expect.stringMatching(message) });
       }
+    }
+  });
+
+  test('a group that failed stays failed, and so does what waits for its work', () => {
+    for (const [rank, { after }] of disagreements.entries()) {
       expect(after.next).toMatchObject({ name: 'CollectiveMismatchError', rank });
       expect(after.read).toMatchObject({ name: 'CollectiveMismatchError', rank });
-      expect({ liveBuffers, leftOver }).toEqual({ liveBuffers: 0, leftOver: [] });
+    }
+  });
+
+  test('close() gives everything back after failures too', () => {
+    for (const { liveBuffers, leftOver } of ranks) expect({ liveBuffers, leftOver }).toEqual({ liveBuffers: 0, leftOver: [] });
+  });
+
+  test('a rank that has closed its communicator is named when others still need it', () => {
+    for (const [rank, { closed }] of disagreements.entries()) {
+      if (rank === last) expect(closed).toBeNull();
+      else
+        expect(closed).toMatchObject({ name: 'PeerLostError', rank, peer: last, message: expect.stringMatching(/barrier #\d+.*closed/) });
     }
   });
 
@@ -129,12 +157,6 @@ function failingRanks(size: number, silenceVariable: string, start: Start): void
     expect(outcomes[last]!.signal).toBe('SIGKILL');
     expectLost(outcomes.slice(0, -1), scenario, last, /all_?reduce #\d+.*(process has ended|connection broke)/i);
     expect(readdirSync('/dev/shm')).toEqual(shmBefore);
-  });
-
-  test('a rank that has closed its communicator is named when others still need it', async () => {
-    const outcomes = await (await start(size, { scenarios: ['closedEarly'] })).outcomes();
-    expectLost(outcomes.slice(0, -1), 'closedEarly', last, /barrier #\d+.*closed/i);
-    expect(outcomes[last]!.value?.results.closedEarly).toMatchObject({ first: null });
   });
 
   test('a rank that is alive but silent is named after the time allowed', async () => {

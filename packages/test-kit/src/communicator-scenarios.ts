@@ -162,8 +162,11 @@ export const scenarios = {
     return place;
   },
 
-  /** The last rank calls something else, each time in a group of its own; then what the failed group does to later work. */
-  async mismatches(stage: Stage): Promise<{ errors: (ErrorData | null)[]; after: Failure }> {
+  /**
+   * The last rank calls something else, or closes, each time in a group of its own; then the same in the world, and what that
+   * does to later work.
+   */
+  async disagreements(stage: Stage): Promise<{ mismatches: (ErrorData | null)[]; closed: ErrorData | null; after: Failure }> {
     const { rank, size } = stage.communicator;
     const last = rank === size - 1;
     const calls: ((group: Communicator) => Promise<unknown>)[] = [
@@ -173,13 +176,19 @@ export const scenarios = {
       (group) => group.broadcast(make(stage, 'f32', 10), last ? 1 : 0).finished(),
       (group) => (last ? group.barrier() : group.allReduce(make(stage, 'f32', 10)).finished()),
     ];
-    const errors: (ErrorData | null)[] = [];
-    for (const call of calls) {
+    const inGroup = async (call: (group: Communicator) => Promise<unknown>): Promise<ErrorData | null> => {
       const group = await stage.communicator.split(0);
-      errors.push(await errorOf(() => call(group)));
+      const error = await errorOf(() => call(group));
       await group.close();
-    }
-    return { errors, after: await failing(stage, () => calls[0]!(stage.communicator)) };
+      return error;
+    };
+    const mismatches: (ErrorData | null)[] = [];
+    for (const call of calls) mismatches.push(await inGroup(call));
+    const closed = await inGroup(async (group) => {
+      await group.allReduce(make(stage, 'f32', 1000)).finished();
+      await (last ? group.close() : group.barrier());
+    });
+    return { mismatches, closed, after: await failing(stage, () => calls[0]!(stage.communicator)) };
   },
 
   /** The last rank never joins in; the test kills it. */
@@ -200,16 +209,6 @@ export const scenarios = {
         await stage.communicator.allReduce(x).finished();
         if (step === 5) stage.context.say('together');
       }
-    });
-  },
-
-  /** The last rank closes its communicator while the others go on. */
-  async closedEarly(stage: Stage): Promise<unknown> {
-    return failing(stage, async (last) => {
-      const x = make(stage, 'f32', 1000);
-      await stage.communicator.allReduce(x).finished();
-      if (last) await stage.communicator.close();
-      else await stage.communicator.barrier();
     });
   },
 
