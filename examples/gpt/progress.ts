@@ -40,8 +40,11 @@ export class Progress {
     }
     const { step, val_loss } = report;
     const lasting = val_loss !== undefined || step === 1 || (!this.#terminal && step % Math.max(1, Math.round(steps / 20)) === 0);
-    if (this.#terminal) process.stdout.write(`\r${formatReport(report, steps)}\x1b[K${lasting ? '\n' : ''}`);
-    else if (lasting) process.stdout.write(`${formatReport(report, steps)}\n`);
+    const line = formatReport(report, steps);
+    // A line that wraps could not be written over.
+    const room = lasting ? undefined : process.stdout.columns - 1;
+    if (this.#terminal) process.stdout.write(`\r${line.slice(0, room)}\x1b[K${lasting ? '\n' : ''}`);
+    else if (lasting) process.stdout.write(`${line}\n`);
   }
 
   /** A message for people. With --json it goes to stderr: stdout is for programs then. */

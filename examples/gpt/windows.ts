@@ -32,11 +32,11 @@ export function randomWindows(tokens: Uint16Array, { seed, step, first, count, c
 }
 
 /** Most windows of a validation. */
-const MOST = 1024;
+const MOST = 2048;
 
 /**
  * Where the windows of a validation start: evenly spaced from the first token to the last, without a gap where that takes no
- * more than 1024. Their number is a multiple of `ranks`, so that all ranks judge equally many.
+ * more than 2048. Their number is a multiple of `ranks`, so that all ranks judge equally many.
  */
 export function validationStarts(length: number, context: number, ranks: number): number[] {
   const last = length - context - 1;
