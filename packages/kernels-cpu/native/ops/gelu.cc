@@ -9,7 +9,7 @@ namespace DS_ISA_NS {
 
 static const float kTwoK = 1.5957691216057308f;      // 2 sqrt(2 / pi)
 static const float kTwoKA = 0.07135481282553125f;    // 2 sqrt(2 / pi) * 0.044715
-static const float kDensity = 0.3989422804014327f;  // 1 / sqrt(2 pi)
+static const float kDensity = 0.3989422804014327f;   // 1 / sqrt(2 pi)
 
 DS_INLINE vf phi_tanh(vf x) { return vsigmoid(x * fmadd(splat(kTwoKA), x * x, splat(kTwoK))); }
 
