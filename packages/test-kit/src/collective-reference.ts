@@ -20,19 +20,21 @@ export interface CollectiveCase {
 const dtypes: readonly DType[] = ['f32', 'bf16', 'f16', 'i32', 'i64', 'u8'];
 const kinds: readonly CollectiveKind[] = ['allReduce', 'reduceScatter', 'allGather', 'broadcast', 'allToAll'];
 
-/** `n` cases that cover every kind with every dtype, with counts from nothing to several chunks of a link, most of them odd. */
+/** `n` cases that cover every kind with every dtype, with counts from nothing up; the first of each kind needs two chunks of a link. */
 export function collectiveCases(n: number, size: number, seed: number): CollectiveCase[] {
   const random = new Random(seed);
   const choose = <T>(list: readonly T[]): T => list[random.ints(list.length, 1).data[0]!]!;
   return Array.from({ length: n }, (_, i) => {
     const dtype = dtypes[Math.floor(i / kinds.length) % dtypes.length]!;
     const sums: ReduceOp[] = isFloat(dtype) ? ['sum', 'mean'] : dtype === 'u8' ? [] : ['sum'];
-    const bound = choose([2, size + 2, 100, 5_000, 200_000]);
+    const kind = kinds[i % kinds.length]!;
+    const bound = choose([2, size + 2, 100, 5_000, 20_000]);
+    const several = kind === 'allReduce' ? size * 70_001 : 70_001;
     return {
-      kind: kinds[i % kinds.length]!,
+      kind,
       dtype,
       op: choose<ReduceOp>([...sums, ...sums, 'max', 'min']),
-      count: random.ints(bound, 1).data[0]!,
+      count: i < kinds.length ? several : random.ints(bound, 1).data[0]!,
       root: random.ints(size, 1).data[0]!,
       shared: Array.from(random.ints(2, size).data, (bit) => bit === 1),
       inPlace: choose([true, false]),

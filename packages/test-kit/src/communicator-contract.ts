@@ -48,7 +48,7 @@ function agreeingRanks(size: number, start: Start): void {
   const resultsOf = <T>(scenario: Scenario): T[] => ranks.map(({ results }) => results[scenario] as T);
 
   beforeAll(async () => {
-    const cases = collectiveCases(90, size, 1000 * size);
+    const cases = collectiveCases(60, size, 1000 * size);
     ranks = await (await start(size, { scenarios: ['cases', 'twoWays', 'order', 'overlap', 'ring', 'split'], cases })).values();
   });
 
