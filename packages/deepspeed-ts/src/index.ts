@@ -8,5 +8,6 @@ export { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
 export { NonFiniteError } from './engine/errors.js';
 export { EngineOptimizer, type GroupOverrides, type ParameterGroup, type ParameterGroups } from './engine/optimizer.js';
 export { type EngineReport, formatReport } from './engine/report.js';
+export type { WallClockBreakdown } from './engine/wall-clock.js';
 export { type Initialized, type InitializeOptions, initialize } from './initialize.js';
 export { createSchedule, createScheduler, LRScheduler, type Schedule, type SchedulerConfig } from './schedules/index.js';

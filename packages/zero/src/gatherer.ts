@@ -19,7 +19,8 @@ export class Gatherer {
 
   /** Makes the weights of a unit whole and ready for what is launched next. */
   ensure(unit: UnitState): void {
-    if (unit === this.#current) return;
+    // What is current and not whole is what could not be gathered for want of memory.
+    if (unit === this.#current && unit.isWhole) return;
     this.#advance(unit);
     if (unit.options.stage === 3) {
       for (const other of this.units) if (other.gathered && other !== unit && other.users === 0) other.release();

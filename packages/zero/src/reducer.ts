@@ -38,7 +38,7 @@ export class Reducer {
   /** The end of a backward pass: reduces what is left (zeros for parameters that got no gradient) and waits its turn for all. */
   finish(): void {
     while (this.#next >= 0) this.#reduceNext();
-    this.#settle();
+    this.settle();
     this.#next = this.units.length - 1;
     for (const [i, count] of this.#awaited.entries()) this.#remaining[i] = count;
   }
@@ -50,14 +50,16 @@ export class Reducer {
       this.#inFlight = this.#start(unit);
       // Two local gradients at most are alive: this one and the one just being reduced.
       if (previous) complete(previous);
-      if (!this.overlap) this.#settle();
+      if (!this.overlap) this.settle();
     }
     this.#next--;
   }
 
-  #settle(): void {
-    if (this.#inFlight) complete(this.#inFlight);
+  /** Completes the reduction that is under way, if any. */
+  settle(): void {
+    const last = this.#inFlight;
     this.#inFlight = undefined;
+    if (last) complete(last);
   }
 
   #start(unit: UnitState): InFlight {

@@ -61,6 +61,7 @@ export class ZeroStore<Options> implements ParameterStore {
   readonly #optimizer: FlatOptimizer<Options>;
   readonly #units: UnitState[];
   readonly #unitOf = new Map<Parameter, UnitState>();
+  readonly #attached = new Set<Parameter>();
   readonly #gatherer: Gatherer;
   readonly #reducer: Reducer;
   #steps = 0;
@@ -74,12 +75,19 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#optimizer = optimizer;
     const unitOptions = { device, rank: communicator.rank, stage, dtype, gradientDtype, stateNames: optimizer.stateNames };
     const initial = initialValues(options);
-    this.#units = unitsOf(model).map((unit, index) => new UnitState(index, new UnitLayout(unit, communicator.size), unitOptions, initial));
-    for (const unit of this.#units) {
-      for (const { parameter } of unit.layout.placements) {
-        parameter.attach(this);
-        this.#unitOf.set(parameter, unit);
+    this.#units = [];
+    try {
+      const layouts = unitsOf(model).map((unit) => new UnitLayout(unit, communicator.size));
+      // First of all: a model that is held elsewhere stays there, untouched.
+      for (const { placements } of layouts) for (const { parameter } of placements) this.#attach(parameter);
+      for (const [index, layout] of layouts.entries()) {
+        const unit = new UnitState(index, layout, unitOptions, initial);
+        this.#units.push(unit);
+        for (const { parameter } of layout.placements) this.#unitOf.set(parameter, unit);
       }
+    } catch (error) {
+      this.dispose();
+      throw error;
     }
     this.#gatherer = new Gatherer(this.#units, communicator, options.prefetch ?? true);
     this.#reducer = new Reducer(this.#units, communicator, options.overlap ?? true);
@@ -157,13 +165,19 @@ export class ZeroStore<Options> implements ParameterStore {
     return exportUnits(this.#units, this.communicator, this.#device, kind, this.#optimizer.stateNames);
   }
 
+  /** Gives everything back, also when a pass has failed halfway. The model may get another store then. */
   dispose(): void {
-    for (const unit of this.#units) {
-      for (const { parameter } of unit.layout.placements) parameter.attach(undefined);
-      unit.dispose();
-    }
+    this.#reducer?.settle();
+    for (const unit of this.#units) unit.dispose();
+    for (const parameter of this.#attached) parameter.attach(undefined);
+    this.#attached.clear();
     this.#gradNorm?.dispose();
     this.#gradNorm = undefined;
+  }
+
+  #attach(parameter: Parameter): void {
+    parameter.attach(this);
+    this.#attached.add(parameter);
   }
 
   #update(unit: UnitState, coefficient: Tensor, optionsOf: StepOptions<Options>['optionsOf']): void {

@@ -1,4 +1,4 @@
-import { bytesOf, cast, empty, fill, type FloatDType, hostTensor, launch, type Parameter, Tensor, write, type Device, type Work } from '@deepspeed-ts/core';
+import { bytesOf, cast, empty, fill, type FloatDType, hostTensor, launch, type Parameter, scope, Tensor, write, type Device, type Work } from '@deepspeed-ts/core';
 import type { UnitLayout, Range } from './layout.js';
 
 export type Stage = 0 | 1 | 2 | 3;
@@ -50,20 +50,20 @@ export class UnitState {
     const { device, rank, stage, dtype, stateNames } = options;
     const kept = stage === 3 ? layout.sliceOf(rank) : layout.whole;
     this.owned = stage === 0 ? layout.whole : layout.sliceOf(rank);
-    this.values = empty(device, [lengthOf(kept)], dtype, { kind: 'parameters', shared: true }).keep();
-    if (dtype === 'f32') {
-      this.#initialise(this.values, kept, initial);
-      this.master = this.#part(this.values, kept, this.owned).keep();
-    } else {
-      this.master = empty(device, [lengthOf(this.owned)], 'f32', { kind: 'optimizer' }).keep();
-      this.#initialise(this.master, this.owned, initial);
-      this.#castInitial(kept, initial);
-    }
-    this.states = stateNames.map(() => {
-      const state = empty(device, [lengthOf(this.owned)], 'f32', { kind: 'optimizer' }).keep();
-      fill(state, 0);
-      return state;
+    // A scope, so that a constructor that fails, for want of memory say, leaves nothing behind.
+    const { values, master, states } = scope(() => {
+      const values = empty(device, [lengthOf(kept)], dtype, { kind: 'parameters', shared: true });
+      const optimizer = () => empty(device, [lengthOf(this.owned)], 'f32', { kind: 'optimizer' });
+      const master = dtype === 'f32' ? this.#part(values, kept, this.owned) : optimizer();
+      if (dtype === 'f32') this.#initialise(values, kept, initial);
+      else this.#initialiseBoth(values, kept, master, initial);
+      const states = stateNames.map(optimizer);
+      for (const state of states) fill(state, 0);
+      return { values, master, states };
     });
+    this.values = values.keep();
+    this.master = master.keep();
+    this.states = states.map((state) => state.keep());
   }
 
   /** Elements of the weights, once gathered: the parameter's shape over the flat buffer. */
@@ -155,11 +155,12 @@ export class UnitState {
     }
   }
 
-  /** Low-precision weights from the same f32 initial values that the master rounds from. */
-  #castInitial(kept: Range, initial: InitialValues): void {
+  /** Master weights in f32, and low-precision weights from the same values. */
+  #initialiseBoth(values: Tensor, kept: Range, master: Tensor, initial: InitialValues): void {
+    this.#initialise(master, this.owned, initial);
     const same = kept.start === this.owned.start && kept.end === this.owned.end;
-    if (same) launch(cast, [this.master], [this.values], {});
-    else this.#initialise(this.values, kept, initial);
+    if (same) launch(cast, [master], [values], {});
+    else this.#initialise(values, kept, initial);
   }
 }
 

@@ -15,6 +15,7 @@ let outstanding: Map<Parameter, number> | null = null;
  * saved is freed as the pass goes. Gradients of parameters land in their store, which hears `onGradient` when one is final.
  */
 export function backward(root: Tensor, gradient?: Tensor): void {
+  root.assertAlive();
   if (!root.node) {
     const why = isRecording() ? 'nothing it was computed from wants a gradient' : 'it was made under noGrad()';
     throw new DeepSpeedError('ERR_NO_GRADIENT', `[backward] the tensor has no history: ${why}`);
@@ -51,11 +52,11 @@ export function backwardFrom(seeds: readonly Seed[]): void {
 
 /** Runs one node if any gradient reached it, passes the results on, and settles its parameters. */
 function step(node: GradNode): void {
-  const grads = node.grads;
-  node.grads = [];
+  const { grads } = node;
   if (grads.some((grad) => grad)) {
     scope(() => {
       const results = node.backward(grads);
+      // Before the results go on: a gradient that was only handed through has one owner then, and can be added to in place.
       for (const grad of grads) grad?.dispose();
       node.freeSaved();
       for (const [i, result] of results.entries()) {
@@ -65,9 +66,10 @@ function step(node: GradNode): void {
         else result.dispose();
       }
     });
-  } else {
-    node.freeSaved();
   }
+  // Only now: where the node has failed, its last owner finds and frees them.
+  node.grads = [];
+  node.freeSaved();
   for (const parameter of node.parameters()) {
     if (count(parameter, -1) === 0) parameter.gradientFinal();
   }

@@ -21,6 +21,7 @@ export class LocalStore implements ParameterStore {
   readonly #gradientDtype: FloatDType;
   readonly #values = new Map<Parameter, Tensor>();
   readonly #gradients = new Map<Parameter, Tensor>();
+  readonly #attached = new Set<Parameter>();
   readonly #names: ReadonlyMap<string, Parameter>;
 
   constructor(
@@ -31,10 +32,16 @@ export class LocalStore implements ParameterStore {
     this.dtype = dtype;
     this.#gradientDtype = gradientDtype;
     this.#names = namedParameters(model);
-    for (const [name, parameter] of this.#names) {
-      const values = parameter.init({ seed, name }, 0, parameter.numel);
-      this.#values.set(parameter, fromHost(device, hostTensor(parameter.shape, dtype, values), { kind: 'parameters' }).keep());
-      parameter.attach(this);
+    try {
+      for (const [name, parameter] of this.#names) {
+        parameter.attach(this);
+        this.#attached.add(parameter);
+        const values = parameter.init({ seed, name }, 0, parameter.numel);
+        this.#values.set(parameter, fromHost(device, hostTensor(parameter.shape, dtype, values), { kind: 'parameters' }).keep());
+      }
+    } catch (error) {
+      this.dispose();
+      throw error;
     }
   }
 
@@ -72,10 +79,9 @@ export class LocalStore implements ParameterStore {
 
   dispose(): void {
     this.zeroGrad();
-    for (const [parameter, value] of this.#values) {
-      parameter.attach(undefined);
-      value.dispose();
-    }
+    for (const value of this.#values.values()) value.dispose();
+    for (const parameter of this.#attached) parameter.attach(undefined);
     this.#values.clear();
+    this.#attached.clear();
   }
 }

@@ -6,6 +6,7 @@ import {
   full,
   type Module,
   noGrad,
+  type Parameter,
   scope,
   type Tensor,
   type TrainingEngine,
@@ -19,6 +20,7 @@ import { NonFiniteError } from './errors.js';
 import type { EngineOptimizer } from './optimizer.js';
 import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
 import { saveModel } from './save-model.js';
+import { type Phase, WallClock } from './wall-clock.js';
 
 /** A model whose `forward` takes a micro-batch on the device and gives its loss, f32 []. */
 export type TrainableModel = Module<[never], Tensor>;
@@ -51,6 +53,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   readonly #seed: number;
   readonly #ownsCommunicator: boolean;
   readonly #throughput = new Throughput();
+  readonly #wallClock: WallClock | undefined;
   #microSteps = 0;
   #globalSteps = 0;
   #loss: Tensor | undefined;
@@ -68,6 +71,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.#dataloader = parts.dataloader;
     this.#seed = parts.seed;
     this.#ownsCommunicator = parts.ownsCommunicator;
+    this.#wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
     if (this.scheduler) this.optimizer.follow(this.scheduler);
   }
 
@@ -111,14 +115,18 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.#loss?.dispose();
     // Dropout differs between ranks and micro-batches, and repeats when the run is repeated.
     const random = { seed: this.#seed, step: this.#microSteps * this.worldSize + this.rank };
-    this.#loss = scope(() => withRandom(random, () => this.#run(batch))).keep();
+    const run = () => scope(() => withRandom(random, () => this.#run(batch))).keep();
+    this.#loss = this.#timed('forward', run, (loss) => loss);
     return this.#loss;
   }
 
   backward(loss: Tensor): void {
     const scale = 1 / this.config.gradient_accumulation_steps;
-    scope(() => backward(loss, full(this.device, loss.shape, loss.dtype, scale)));
-    this.#store.finishBackward();
+    const run = () => {
+      scope(() => backward(loss, full(this.device, loss.shape, loss.dtype, scale)));
+      this.#store.finishBackward();
+    };
+    this.#timed('backward', run, () => loss);
   }
 
   /**
@@ -128,18 +136,10 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
    */
   async step(): Promise<void> {
     const boundary = this.isGradientAccumulationBoundary();
-    this.#microSteps++;
-    if (!boundary) return;
-    this.#store.step({ optionsOf: (parameter) => this.optimizer.optionsOf(parameter), maxNorm: this.config.gradient_clipping });
-    this.#globalSteps++;
-    this.#gradNorm = await this.#store.gradNorm!.item();
-    if (!Number.isFinite(this.#gradNorm)) throw new NonFiniteError(this.rank, this.#globalSteps, 'gradient norm', this.#gradNorm);
-    if (this.scheduler) {
-      this.scheduler.step();
-      this.optimizer.follow(this.scheduler);
-    }
-    this.#throughput.add(this.config.train_batch_size);
-    await this.#print();
+    await this.#endMicroBatch();
+    if (!boundary || !this.#prints) return;
+    if (this.#loss && !this.#loss.isDisposed) this.#lossValue = await this.#loss.item();
+    console.log(formatReport(this.report()));
   }
 
   /** Without an argument it draws from the loader of `trainingData`. */
@@ -152,16 +152,17 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
         losses.push(loss.retain());
         this.backward(loss);
         boundary = this.isGradientAccumulationBoundary();
-        if (!boundary) await this.step();
+        if (!boundary) await this.#endMicroBatch();
       }
       const mean = this.#mean(losses);
-      const step = this.step();
+      const step = this.#endMicroBatch();
       // The loss is the better message where both are not finite, so it is looked at first; the step is always awaited.
       const [loss, applied] = await Promise.allSettled([mean, step]);
       if (loss.status === 'rejected') throw loss.reason;
-      if (!Number.isFinite(loss.value)) throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value);
+      if (!Number.isFinite(loss.value)) throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
       if (applied.status === 'rejected') throw applied.reason;
       this.#lossValue = loss.value;
+      if (this.#prints) console.log(formatReport(this.report()));
       return loss.value;
     } finally {
       for (const loss of losses) loss.dispose();
@@ -180,6 +181,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   /** The state of things on this rank. */
   report(): EngineReport {
     const { reserved, peak } = this.device.backend.memory();
+    const wallClock = this.#wallClock?.take();
     return {
       step: this.#globalSteps,
       loss: this.#lossValue,
@@ -188,6 +190,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
       samplesPerSecond: this.#throughput.take(),
       memory: memoryByKind(this.device),
       device: { reserved, peak },
+      ...(wallClock && { wallClock }),
     };
   }
 
@@ -212,8 +215,11 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   async dispose(): Promise<void> {
     this.#loss?.dispose();
     this.#loss = undefined;
-    this.#store.dispose();
-    if (this.#ownsCommunicator) await this.communicator.close();
+    try {
+      this.#store.dispose();
+    } finally {
+      if (this.#ownsCommunicator) await this.communicator.close();
+    }
   }
 
   #draw(): Batch {
@@ -238,11 +244,31 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     }
   }
 
-  async #print(): Promise<void> {
+  async #endMicroBatch(): Promise<void> {
+    const boundary = this.isGradientAccumulationBoundary();
+    this.#microSteps++;
+    if (!boundary) return;
+    const optionsOf = (parameter: Parameter) => this.optimizer.optionsOf(parameter);
+    const apply = () => this.#store.step({ optionsOf, maxNorm: this.config.gradient_clipping });
+    this.#timed('step', apply, () => this.#store.gradNorm!);
+    this.#globalSteps++;
+    this.#gradNorm = await this.#store.gradNorm!.item();
+    if (!Number.isFinite(this.#gradNorm)) throw new NonFiniteError(this.rank, this.#globalSteps, 'gradient norm', this.#gradNorm, false);
+    if (this.scheduler) {
+      this.scheduler.step();
+      this.optimizer.follow(this.scheduler);
+    }
+    this.#throughput.add(this.config.train_batch_size);
+  }
+
+  #timed<T>(phase: Phase, body: () => T, probe: (result: T) => Tensor): T {
+    return this.#wallClock ? this.#wallClock.time(phase, body, probe) : body();
+  }
+
+  /** Whether this rank reports after the step that has just ended. */
+  get #prints(): boolean {
     const every = this.config.steps_per_print;
-    if (!every || this.#globalSteps % every !== 0 || this.rank !== 0) return;
-    if (this.#loss && !this.#loss.isDisposed) this.#lossValue = await this.#loss.item();
-    console.log(formatReport(this.report()));
+    return Boolean(every) && this.#globalSteps % every! === 0 && this.rank === 0;
   }
 }
 

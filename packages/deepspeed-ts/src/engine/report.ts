@@ -1,4 +1,5 @@
 import type { Device, MemoryKind } from '@deepspeed-ts/core';
+import type { WallClockBreakdown } from './wall-clock.js';
 
 /** What the engine knows of itself after a step. */
 export interface EngineReport {
@@ -13,6 +14,8 @@ export interface EngineReport {
   readonly memory: Readonly<Record<MemoryKind, { readonly live: number; readonly peak: number }>>;
   /** Bytes that this rank took from the system, and its highest use. */
   readonly device: { readonly reserved: number; readonly peak: number };
+  /** With `wall_clock_breakdown`, once a step has ended since the last report. */
+  readonly wallClock?: WallClockBreakdown;
 }
 
 const KINDS = ['parameters', 'gradients', 'optimizer', 'activations', 'communication', 'data'] as const;
@@ -22,9 +25,10 @@ export function memoryByKind(device: Device): EngineReport['memory'] {
 }
 
 /** One line for people. */
-export function formatReport({ step, loss, gradNorm, lr, samplesPerSecond, device }: EngineReport): string {
+export function formatReport({ step, loss, gradNorm, lr, samplesPerSecond, device, wallClock }: EngineReport): string {
   const mebibytes = (device.peak / 2 ** 20).toFixed(0);
-  return `step ${step}  loss ${loss.toFixed(4)}  grad norm ${gradNorm.toFixed(3)}  lr ${lr.toExponential(2)}  ${samplesPerSecond.toFixed(1)} samples/s  peak ${mebibytes} MiB/rank`;
+  const phases = Object.entries(wallClock ?? {}).map(([phase, ms]) => `  ${phase} ${ms.toFixed(1)} ms`);
+  return `step ${step}  loss ${loss.toFixed(4)}  grad norm ${gradNorm.toFixed(3)}  lr ${lr.toExponential(2)}  ${samplesPerSecond.toFixed(1)} samples/s  peak ${mebibytes} MiB/rank${phases.join('')}`;
 }
 
 /** Counts samples against the clock. */
