@@ -19,7 +19,11 @@ class Guest : public Meeting {
     call(deadline);
     Deadline soon = in_ms(kWelcomeMs);
     welcome_by_ = soon < deadline ? soon : deadline;
-    doors = open_doors(world.rank, world.host_id, local_address(host_.get()));
+    // Where the others can reach us: the address from which we reached rank 0. On rank 0's own host that may be loopback,
+    // because many systems map a host's name to 127.0.1.1.
+    Address own = local_address(host_.get());
+    if (own.is_loopback() && !names_loopback(world.address)) external_address(&own);
+    doors = open_doors(world.rank, world.host_id, own);
     introduce();
     Deadline patient = deadline + std::chrono::milliseconds(kGraceMs);
     std::string body = receive(MessageType::kTable, patient, "the other ranks");
@@ -65,7 +69,7 @@ class Guest : public Meeting {
   }
 
   void introduce() {
-    snprintf(doors.endpoint.host, sizeof doors.endpoint.host, "%s", local_address(host_.get()).host().c_str());
+    snprintf(doors.endpoint.host, sizeof doors.endpoint.host, "%s", local_address(doors.tcp.get()).host().c_str());
     Hello hello = {};
     hello.rank = world_.rank;
     hello.size = world_.size;

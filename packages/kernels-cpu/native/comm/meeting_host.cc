@@ -61,8 +61,8 @@ class Host : public Meeting {
     std::vector<Address> addresses = resolve(world_.address, world_.port, &error);
     if (addresses.empty()) refuse(format("rank 0 can't resolve MASTER_ADDR %s: %s", world_.address.c_str(), error.c_str()));
     Address address = addresses[0];
-    // The name may belong to an address translator in front of this host; so listen on every interface, unless it is loopback.
-    if (!address.is_loopback()) {
+    // The name may be mapped to loopback here, or belong to an address translator in front of this host: listen everywhere.
+    if (!names_loopback(world_.address)) {
       if (address.storage.ss_family == AF_INET6)
         reinterpret_cast<sockaddr_in6*>(&address.storage)->sin6_addr = in6addr_any;
       else

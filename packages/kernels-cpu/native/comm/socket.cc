@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -132,6 +134,24 @@ std::vector<Address> resolve(const std::string& host, int port, std::string* err
     found.push_back(address);
   }
   freeaddrinfo(list);
+  return found;
+}
+
+bool names_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.compare(0, 4, "127.") == 0;
+}
+
+bool external_address(Address* address) {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) return false;
+  bool found = false;
+  for (ifaddrs* entry = list; entry != nullptr && !found; entry = entry->ifa_next) {
+    bool usable = entry->ifa_addr != nullptr && (entry->ifa_flags & IFF_UP) != 0 && (entry->ifa_flags & IFF_LOOPBACK) == 0;
+    if (!usable || entry->ifa_addr->sa_family != address->storage.ss_family) continue;
+    memcpy(&address->storage, entry->ifa_addr, address->length);
+    found = true;
+  }
+  freeifaddrs(list);
   return found;
 }
 

@@ -53,6 +53,11 @@ struct Address {
 // All addresses of a host name; empty and `error` set when it can't be resolved.
 std::vector<Address> resolve(const std::string& host, int port, std::string* error);
 
+// Whether a name stands for loopback on every host, as `localhost` does and a host's own name in /etc/hosts does not.
+bool names_loopback(const std::string& host);
+// An address of this host that others may reach, of the family of `*address`; false: there is none.
+bool external_address(Address* address);
+
 // Listens on one address (port 0: any free port). Throws SocketError.
 Fd listen_tcp(const Address& address);
 Fd connect_tcp(const Address& address, Deadline deadline);
