@@ -1,0 +1,25 @@
+import { embedding, full, scope, tensor } from '@deepspeed-ts/core';
+import openRank from './open-rank.js';
+
+export type Ending = 'leaves' | 'kernelFails';
+
+/** A rank for endings.test.ts: rank 0 ends as `args` says, the others report what they see of it. */
+export default async function rank({ rank, args }: { rank: number; args: Ending }): Promise<string> {
+  const { communicator, device } = await openRank();
+  await communicator.barrier();
+  if (rank === 0 && args === 'leaves') return 'left without close()';
+  const x = full(device, [8], 'f32', 1);
+  if (rank === 0) {
+    const table = full(device, [4, 2], 'f32', 1);
+    scope(() => void embedding(table, tensor(device, [99], 'i32')));
+    table.dispose();
+  }
+  communicator.allReduce(x).wait();
+  const seen = await x.read().then(
+    () => 'nothing wrong',
+    (error: Error) => `${error.name}: ${error.message}`,
+  );
+  x.dispose();
+  await communicator.close();
+  return seen;
+}
