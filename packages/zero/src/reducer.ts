@@ -64,8 +64,10 @@ export class Reducer {
 
   #start(unit: UnitState): InFlight {
     const local = unit.completeLocal();
+    const started = unit.options.stage < 2 ? this.#allReduce(unit, local) : this.#reduceScatter(unit, local);
+    // From here on the reduction owns it.
     unit.local = undefined;
-    return unit.options.stage < 2 ? this.#allReduce(unit, local) : this.#reduceScatter(unit, local);
+    return started;
   }
 
   #allReduce(unit: UnitState, local: Tensor): InFlight {
