@@ -13,9 +13,9 @@ const { engine } = await initialize({
   },
   trainingData: { length: text.length - T, get: (i) => ({ inputIds: text.subarray(i, i + T), labels: text.subarray(i + 1, i + 1 + T) }) },
 });
-for (let step = 1; step <= 200; step++) {
+for (let step = 1; step <= 100; step++) {
   const loss = await engine.trainBatch();
-  if (step % 20 === 0 && engine.rank === 0) console.log(`step ${step}: ${loss.toFixed(3)} nats a byte`);
+  if (step % 10 === 0 && engine.rank === 0) console.log(`step ${step}: ${loss.toFixed(3)} nats a byte`);
 }
 await engine.saveModel('my-gpt'); // model.safetensors and config.json, as Hugging Face has them
 await engine.dispose();
