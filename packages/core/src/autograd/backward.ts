@@ -1,4 +1,4 @@
-import { DeepSpeedError } from '../errors.js';
+import { DeepSpeedError, ShapeError } from '../errors.js';
 import type { Parameter } from '../nn/parameter.js';
 import { addInto } from '../ops/add.js';
 import { full } from '../tensor/create.js';
@@ -22,6 +22,9 @@ export function backward(root: Tensor, gradient?: Tensor): void {
   }
   if (!gradient && root.numel !== 1) {
     throw new DeepSpeedError('ERR_NO_GRADIENT', `[backward] a tensor of shape [${root.shape.join(', ')}] needs a gradient of the same shape; only a scalar defaults to 1`);
+  }
+  if (gradient && gradient.numel !== root.numel) {
+    throw new ShapeError('backward', `a gradient of shape [${root.shape.join(', ')}]`, `[${gradient.shape.join(', ')}]`);
   }
   backwardFrom([{ node: root.node, output: root.nodeOutput, gradient: gradient?.retain() ?? untracked(full(root.device, root.shape, root.dtype, 1)) }]);
 }
