@@ -2,7 +2,8 @@ import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { collectiveCases } from './collective-reference.js';
-import type { ErrorData, Failure, Scenario, ScenarioArgs } from './communicator-scenarios.js';
+import type { ErrorData, Failure } from './communicator-failures.js';
+import type { Scenario, ScenarioArgs } from './communicator-scenarios.js';
 import { type RankOutcome, spawnWorld, type World } from './spawn-world.js';
 
 export interface CommunicatorContractOptions {

@@ -1,11 +1,9 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   accumulate,
   type Communicator,
   copy,
   type Device,
-  type DType,
   empty,
   fill,
   fromHost,
@@ -16,6 +14,7 @@ import {
   zeros,
 } from '@deepspeed-ts/core';
 import { type CollectiveCase, describeCase, expectedOf, inputOf } from './collective-reference.js';
+import { failures } from './communicator-failures.js';
 import type { RankContext } from './spawn-world.js';
 
 /** What an implementation gives to the contract: a module with this as its default export. */
@@ -32,7 +31,7 @@ export interface ScenarioArgs {
   readonly cases?: readonly CollectiveCase[];
 }
 
-interface Stage extends OpenedRank {
+export interface Stage extends OpenedRank {
   readonly context: RankContext<ScenarioArgs>;
 }
 
@@ -162,112 +161,10 @@ export const scenarios = {
     return place;
   },
 
-  /**
-   * The last rank calls something else, or closes, each time in a group of its own; then the same in the world, and what that
-   * does to later work.
-   */
-  async disagreements(stage: Stage): Promise<{ mismatches: (ErrorData | null)[]; closed: ErrorData | null; after: Failure }> {
-    const { rank, size } = stage.communicator;
-    const last = rank === size - 1;
-    const calls: ((group: Communicator) => Promise<unknown>)[] = [
-      (group) => group.allReduce(make(stage, 'f32', last ? 11 : 10)).finished(),
-      (group) => group.allReduce(make(stage, last ? 'bf16' : 'f32', 10)).finished(),
-      (group) => group.allReduce(make(stage, 'f32', 10), last ? 'max' : 'sum').finished(),
-      (group) => group.broadcast(make(stage, 'f32', 10), last ? 1 : 0).finished(),
-      (group) => (last ? group.barrier() : group.allReduce(make(stage, 'f32', 10)).finished()),
-    ];
-    const inGroup = async (call: (group: Communicator) => Promise<unknown>): Promise<ErrorData | null> => {
-      const group = await stage.communicator.split(0);
-      const error = await errorOf(() => call(group));
-      await group.close();
-      return error;
-    };
-    const mismatches: (ErrorData | null)[] = [];
-    for (const call of calls) mismatches.push(await inGroup(call));
-    const closed = await inGroup(async (group) => {
-      await group.allReduce(make(stage, 'f32', 1000)).finished();
-      await (last ? group.close() : group.barrier());
-    });
-    return { mismatches, closed, after: await failing(stage, () => calls[0]!(stage.communicator)) };
-  },
-
-  /** The last rank never joins in; the test kills it. */
-  async killed(stage: Stage): Promise<unknown> {
-    return failing(stage, async (last) => {
-      await stage.communicator.barrier();
-      stage.context.say('together');
-      if (last) await sleep(60_000);
-      await stage.communicator.allReduce(make(stage, 'f32', 1_000_000)).finished();
-    });
-  },
-
-  /** All ranks run collectives without end; the test kills the last one in the middle. */
-  async killedBusy(stage: Stage): Promise<unknown> {
-    return failing(stage, async () => {
-      const x = make(stage, 'f32', 3_000_000);
-      for (let step = 0; ; step++) {
-        await stage.communicator.allReduce(x).finished();
-        if (step === 5) stage.context.say('together');
-      }
-    });
-  },
-
-  /** The last rank is alive and silent. */
-  async silent(stage: Stage): Promise<unknown> {
-    return failing(stage, async (last) => {
-      if (last) await sleep(4000);
-      await stage.communicator.barrier();
-    });
-  },
+  ...failures,
 } satisfies Record<string, (stage: Stage) => Promise<unknown>>;
 
 export type Scenario = keyof typeof scenarios;
-
-/** What a failing call gave, what the next call and a read of the device give after it. */
-export interface Failure {
-  readonly first: ErrorData | null;
-  readonly next: ErrorData | null;
-  readonly read: ErrorData | null;
-}
-export interface ErrorData {
-  readonly name: string;
-  readonly message: string;
-  readonly rank: number;
-  readonly peer: number | undefined;
-}
-
-const made = new WeakMap<Device, Tensor[]>();
-
-/** A tensor that `failing` disposes. */
-function make({ device }: Stage, dtype: DType, n: number): Tensor {
-  const tensor = full(device, [n], dtype, 1);
-  made.set(device, [...(made.get(device) ?? []), tensor]);
-  return tensor;
-}
-
-async function failing(stage: Stage, call: (last: boolean) => Promise<unknown>): Promise<Failure> {
-  const { communicator, device } = stage;
-  const first = await errorOf(() => call(communicator.rank === communicator.size - 1));
-  const x = full(device, [4], 'f32', 1);
-  const next = await errorOf(async () => {
-    const work = communicator.allReduce(x);
-    work.wait();
-    await work.finished();
-  });
-  const read = await errorOf(() => x.read());
-  for (const tensor of [x, ...(made.get(device) ?? [])]) tensor.dispose();
-  return { first, next, read };
-}
-
-async function errorOf(call: () => Promise<unknown>): Promise<ErrorData | null> {
-  try {
-    await call();
-    return null;
-  } catch (error) {
-    const { name, message, rank, peer } = error as Error & { rank: number; peer?: number };
-    return { name, message, rank, peer };
-  }
-}
 
 async function runCase(c: CollectiveCase, communicator: Communicator, device: Device): Promise<Float64Array> {
   const { rank, size } = communicator;

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "rendezvous.h"
 
 namespace ds {

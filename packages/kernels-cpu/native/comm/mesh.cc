@@ -11,6 +11,7 @@
 
 #include "../arena.h"
 #include "../futex.h"
+#include "descriptors.h"
 
 namespace ds {
 namespace comm {

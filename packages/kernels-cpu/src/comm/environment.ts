@@ -30,7 +30,7 @@ const launchers: readonly Launcher[] = [
     size: 'WORLD_SIZE',
     localRank: 'LOCAL_RANK',
     localSize: 'LOCAL_WORLD_SIZE',
-    job: ['DEEPSPEED_TS_JOB_ID'],
+    job: ['DEEPSPEED_TS_LAUNCH_ID'],
   },
   {
     name: 'srun',
