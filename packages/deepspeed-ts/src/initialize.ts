@@ -1,4 +1,4 @@
-import { type Backend, type Communicator, ConfigError, Device, type FloatDType, openBackend, type Parameter } from '@deepspeed-ts/core';
+import { type Backend, type Communicator, ConfigError, Device, openBackend, type Parameter } from '@deepspeed-ts/core';
 import { connect } from '@deepspeed-ts/kernels-cpu';
 import { adam, type AdamOptions, zeroOptions, ZeroStore } from '@deepspeed-ts/zero';
 import { adamSettings, type DeepSpeedConfig, loadConfig } from './config/index.js';
@@ -6,6 +6,7 @@ import { DataLoader, type Dataset, type HostArray } from './data/index.js';
 import type { Batch } from './engine/batch.js';
 import { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
 import { EngineOptimizer, type ParameterGroups } from './engine/optimizer.js';
+import { dtypesOf, lossScalerOf } from './precision/index.js';
 import { createScheduler, type LRScheduler } from './schedules/index.js';
 
 export interface InitializeOptions<Sample = Readonly<Record<string, HostArray>>> {
@@ -61,7 +62,8 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(o
       ...(options.initial && { initial: options.initial }),
     });
     const ownsCommunicator = options.communicator === undefined;
-    const engine = new DeepSpeedEngine({ model, config, device, communicator, store, optimizer, scheduler, dataloader, seed, ownsCommunicator });
+    const lossScaler = lossScalerOf(config);
+    const engine = new DeepSpeedEngine({ model, config, device, communicator, store, optimizer, scheduler, lossScaler, dataloader, seed, ownsCommunicator });
     return { engine, optimizer, dataloader, scheduler };
   } catch (error) {
     if (!options.communicator) await communicator.close();
@@ -72,18 +74,6 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(o
 function adamOptions({ optimizer }: DeepSpeedConfig): AdamOptions {
   if (!optimizer) throw new ConfigError(['optimizer: missing; expected an object such as {"type": "AdamW", "params": {"lr": 1e-4}}']);
   return { ...adamSettings(optimizer), biasCorrection: true };
-}
-
-function dtypesOf({ bf16, data_types, communication_data_type }: DeepSpeedConfig): { dtype: FloatDType; gradientDtype: FloatDType } {
-  const names = { fp32: 'f32', bf16: 'bf16' } as const;
-  const dtype = bf16.enabled ? 'bf16' : 'f32';
-  const gradientDtype = data_types.grad_accum_dtype ? names[data_types.grad_accum_dtype] : dtype;
-  if (communication_data_type && names[communication_data_type] !== gradientDtype) {
-    throw new ConfigError([
-      `communication_data_type: expected the dtype of gradients, got ${communication_data_type}; gradients travel as they are stored (set data_types.grad_accum_dtype), and sums are formed in f32`,
-    ]);
-  }
-  return { dtype, gradientDtype };
 }
 
 function loaderFor<Sample>(data: Dataset<Sample>, { collate, seed = 0 }: InitializeOptions<Sample>, config: DeepSpeedConfig, { rank, size }: Communicator): DataLoader<Sample, Batch> {

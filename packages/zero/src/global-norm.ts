@@ -10,8 +10,9 @@ export interface GlobalNorm {
 /**
  * The norm of the averaged gradients over all units and ranks, and the clipping factor, without leaving the device. The sum of
  * squares of every (rank, unit) slice is taken by itself and the slices are added rank by rank: who computed which does not show.
+ * Both count gradients as multiplied by `scale`.
  */
-export function globalNorm(units: readonly UnitState[], communicator: Communicator, device: Device, maxNorm: number): GlobalNorm {
+export function globalNorm(units: readonly UnitState[], communicator: Communicator, device: Device, maxNorm: number, scale: number): GlobalNorm {
   return scope(() => {
     const { rank, size } = communicator;
     const partials = empty(device, [size * units.length], 'f32');
@@ -26,7 +27,7 @@ export function globalNorm(units: readonly UnitState[], communicator: Communicat
     if ((units[0]?.options.stage ?? 0) >= 2) communicator.allGather(partials, partials.narrow(rank * units.length, units.length)).wait();
     const norm = empty(device, [1], 'f32');
     const coefficient = empty(device, [1], 'f32');
-    launch(gradNorm, [partials], [norm, coefficient], { maxNorm, scale: 1 });
+    launch(gradNorm, [partials], [norm, coefficient], { maxNorm, scale });
     return { norm, coefficient };
   });
 }

@@ -47,6 +47,8 @@ export interface StepOptions<Options> {
   optionsOf(parameter: Parameter, name: string): Options;
   /** Gradients are scaled down to this global norm; 0: never. */
   readonly maxNorm?: number;
+  /** What gradients are multiplied with before anything else: the inverse of the loss scale that backward began with. Default 1. */
+  readonly gradScale?: number;
 }
 
 /**
@@ -65,6 +67,8 @@ export class ZeroStore<Options> implements ParameterStore {
   readonly #gatherer: Gatherer;
   readonly #reducer: Reducer;
   #steps = 0;
+  /** Whether the last step is counted already though it may turn out to have changed nothing. */
+  #unsettled = false;
   #gradNorm: Tensor | undefined;
 
   constructor(model: Module, options: ZeroStoreOptions<Options>) {
@@ -93,7 +97,7 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#reducer = new Reducer(this.#units, communicator, options.overlap ?? true);
   }
 
-  /** Optimizer steps so far. */
+  /** Optimizer steps so far, those that `finishStep` found to have changed nothing left out. */
   get steps(): number {
     return this.#steps;
   }
@@ -127,14 +131,18 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#reducer.finish();
   }
 
-  /** Clips by global norm, updates the weights from the accumulated gradients, and drops these. Never waits for the device. */
-  step({ optionsOf, maxNorm = 0 }: StepOptions<Options>): void {
+  /**
+   * Clips by global norm, updates the weights from the accumulated gradients, and drops these. Never waits for the device: where the norm
+   * is not finite, the device leaves weights and optimizer state as they are, and `finishStep` tells.
+   */
+  step({ optionsOf, maxNorm = 0, gradScale = 1 }: StepOptions<Options>): void {
     const trained = this.#units.filter(({ gradient }) => gradient);
     if (trained.length === 0) throw new DeepSpeedError('ERR_NO_GRADIENT', `[step] rank ${this.communicator.rank} has no gradients: run backward and finishBackward first`);
     this.#gatherer.releaseAll();
     this.#steps++;
+    this.#unsettled = true;
     this.#gradNorm?.dispose();
-    const { norm, coefficient } = globalNorm(trained, this.communicator, this.#device, maxNorm);
+    const { norm, coefficient } = globalNorm(trained, this.communicator, this.#device, maxNorm, gradScale);
     this.#gradNorm = norm.keep();
     scope(() => {
       for (const unit of trained) {
@@ -147,6 +155,18 @@ export class ZeroStore<Options> implements ParameterStore {
       }
     });
     coefficient.dispose();
+  }
+
+  /**
+   * Waits for the gradient norm of the last step. Where it is not finite the step is not counted, so that bias corrections go on from the
+   * last step that was applied. Who never calls it counts every step as applied.
+   */
+  async finishStep(): Promise<number> {
+    if (!this.#gradNorm) throw new DeepSpeedError('ERR_NO_GRADIENT', `[finishStep] rank ${this.communicator.rank} has not taken a step yet`);
+    const norm = await this.#gradNorm.item();
+    if (this.#unsettled && !Number.isFinite(norm)) this.#steps--;
+    this.#unsettled = false;
+    return norm;
   }
 
   /** Drops accumulated gradients. */

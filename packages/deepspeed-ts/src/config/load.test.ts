@@ -104,21 +104,38 @@ describe('loadConfig', () => {
     expect(
       problemsOf({
         train_batch_size: 2,
-        fp16: { enabled: true },
+        fp16: { enabled: true, auto_cast: true },
         optimizer: { type: 'Lion', params: { max_grad_norm: 1 } },
         scheduler: { type: 'WarmUpLR' },
         gradient_allreduce_op: 'sum',
         tensorboard: { enabled: true, output_path: 'x' },
-        data_types: { grad_accum_dtype: 'fp16' },
       }),
     ).toEqual([
-      'fp16.enabled: expected false (loss scaling does not exist yet; use "bf16": {"enabled": true}, which needs none), got true',
+      'fp16.auto_cast: expected false (token ids need no cast; a model with float inputs casts them itself, with castTo()), got true',
       'optimizer.type: "Lion" is not supported: only Adam and AdamW exist yet. Expected "AdamW" or "Adam"',
       'optimizer.params.max_grad_norm: not supported: clipping belongs to the engine; set the top-level key gradient_clipping. Remove it',
       'scheduler.type: expected "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle" or "LRRangeTest", got "WarmUpLR"; did you mean "WarmupLR"?',
       expect.stringMatching(/^gradient_allreduce_op: "sum" is not supported: gradients are averaged/),
       expect.stringMatching(/^tensorboard: not supported: monitors do not exist yet/),
-      'data_types.grad_accum_dtype: "fp16" is not supported: float16 training does not exist yet. Expected "fp32", "bf16" or null',
+    ]);
+  });
+
+  it('refuses precisions that do not go together', () => {
+    const refused = (config: object) => problemsOf({ train_batch_size: 2, ...config });
+    const both = { bf16: { enabled: true }, fp16: { enabled: true, min_loss_scale: 4, initial_scale_power: 1 } };
+    expect(refused(both)).toEqual([
+      'fp16.enabled: bf16 and fp16 are both enabled; choose one',
+      'fp16.min_loss_scale: expected at most the initial scale, 2^1 = 2, got 4',
+    ]);
+    expect(refused({ fp16: { enabled: true, loss_scale: Number.POSITIVE_INFINITY } })).toEqual([
+      'fp16.loss_scale: expected a number >= 0, got Infinity',
+    ]);
+    for (const loss_scale of [true, -1]) expect(refused({ fp16: { loss_scale } })).toHaveLength(1);
+    expect(refused({ data_types: { grad_accum_dtype: 'fp16' }, communication_data_type: 'fp16' })).toEqual([
+      expect.stringMatching(/^data_types\.grad_accum_dtype: gradients in fp16 need the loss scaling/),
+    ]);
+    expect(refused({ fp16: { enabled: true }, communication_data_type: 'fp32' })).toEqual([
+      expect.stringMatching(/^communication_data_type: expected the dtype of gradients, fp16, got fp32/),
     ]);
   });
 

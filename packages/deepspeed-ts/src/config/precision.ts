@@ -3,7 +3,7 @@ import { defineSection } from '@deepspeed-ts/core';
 /** In which dtypes weights, gradients and messages are held. Optimizer state and master weights are f32 whatever is chosen. */
 export const precisionSection = defineSection({
   name: 'Precision and communication',
-  summary: 'f32 unless bf16 is enabled. Master weights and optimizer state are always f32.',
+  summary: 'f32 unless bf16 or fp16 is enabled. Master weights and optimizer state are always f32.',
   properties: {
     bf16: {
       type: 'object',
@@ -12,10 +12,10 @@ export const precisionSection = defineSection({
       properties: {
         enabled: { type: 'boolean', default: false, description: 'Hold weights, activations and gradients in bfloat16.' },
         check_grad_overflow: {
-          const: true,
-          default: true,
-          hint: 'an update whose gradient is not finite is never applied',
-          description: 'Skip an update whose gradient is not finite.',
+          type: 'boolean',
+          default: false,
+          description:
+            'A step whose gradient is not finite never changes a weight. true: skip it without a word, which is the default of DeepSpeed; false: a NonFiniteError on every rank.',
         },
         immediate_grad_update: {
           type: 'boolean',
@@ -39,21 +39,48 @@ export const precisionSection = defineSection({
     fp16: {
       type: 'object',
       default: {},
-      description: 'Training with float16 weights and loss scaling: not yet. The other keys only count when it is enabled.',
+      description:
+        'Training with float16 weights and activations over f32 master weights, with loss scaling. A step whose gradient overflows is skipped.',
       properties: {
-        enabled: {
+        enabled: { type: 'boolean', default: false, description: 'Hold weights, activations and gradients in float16.' },
+        auto_cast: {
           const: false,
           default: false,
-          hint: 'loss scaling does not exist yet; use "bf16": {"enabled": true}, which needs none',
-          description: 'Hold weights, activations and gradients in float16.',
+          hint: 'token ids need no cast; a model with float inputs casts them itself, with castTo()',
+          description: 'Cast inputs to float16.',
         },
-        auto_cast: { type: 'boolean', default: false, description: 'Cast inputs to float16.' },
-        loss_scale: { type: 'number', minimum: 0, default: 0, description: 'Fixed loss scale; 0 for a dynamic one.' },
-        initial_scale_power: { type: 'integer', minimum: 0, default: 16, description: 'The dynamic scale starts at 2 to this power.' },
-        loss_scale_window: { type: 'integer', minimum: 1, default: 1000, description: 'Clean steps after which the scale doubles.' },
-        hysteresis: { type: 'integer', minimum: 1, default: 2, description: 'Overflows before the scale is halved.' },
-        consecutive_hysteresis: { type: 'boolean', default: false, description: 'A clean step forgives earlier overflows.' },
-        min_loss_scale: { type: 'number', exclusiveMinimum: 0, default: 1, description: 'The dynamic scale never goes below.' },
+        loss_scale: {
+          type: 'number',
+          minimum: 0,
+          default: 0,
+          description: 'Fixed loss scale; 0 for a dynamic one, which the other keys are for.',
+        },
+        initial_scale_power: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 127,
+          default: 16,
+          description: 'The dynamic scale starts at 2 to this power.',
+        },
+        loss_scale_window: {
+          type: 'integer',
+          minimum: 1,
+          default: 1000,
+          description: 'Steps without overflow after which the scale doubles, one more after an overflow.',
+        },
+        hysteresis: {
+          type: 'integer',
+          minimum: 1,
+          default: 2,
+          description: 'The overflow of this number halves the scale, and so does every one after it until a window has passed.',
+        },
+        consecutive_hysteresis: { type: 'boolean', default: false, description: 'One step without overflow forgives those before it.' },
+        min_loss_scale: {
+          type: 'number',
+          exclusiveMinimum: 0,
+          default: 1,
+          description: 'The dynamic scale never goes below; an overflow there is an error on every rank.',
+        },
         fp16_master_weights_and_grads: {
           const: false,
           default: false,
@@ -65,20 +92,18 @@ export const precisionSection = defineSection({
     data_types: {
       type: 'object',
       default: {},
-      description: 'Dtypes that do not follow from bf16.',
+      description: 'Dtypes that do not follow from bf16 and fp16.',
       properties: {
         grad_accum_dtype: {
-          enum: ['fp32', 'bf16', null],
+          enum: ['fp32', 'bf16', 'fp16', null],
           default: null,
-          refused: { fp16: 'float16 training does not exist yet' },
           description: 'Dtype in which gradients add up over micro-batches; null takes the dtype of the weights.',
         },
       },
     },
     communication_data_type: {
-      enum: ['fp32', 'bf16', null],
+      enum: ['fp32', 'bf16', 'fp16', null],
       default: null,
-      refused: { fp16: 'float16 training does not exist yet' },
       description: 'Dtype in which gradients travel between ranks; null takes their own. Sums are formed in f32.',
     },
     gradient_allreduce_op: {
@@ -110,9 +135,9 @@ export const precisionSection = defineSection({
   },
   unsupported: {
     bfloat16: 'the old spelling; write bf16',
-    amp: 'it is NVIDIA Apex; use bf16',
-    torch_autocast: 'dtypes follow from bf16, there is no autocast',
-    'data_types.param_dtype': 'the dtype of weights follows from bf16',
+    amp: 'it is NVIDIA Apex; use bf16 or fp16',
+    torch_autocast: 'dtypes follow from bf16 and fp16, there is no autocast',
+    'data_types.param_dtype': 'the dtype of weights follows from bf16 and fp16',
     'data_types.buffer_dtype': 'buffers keep the dtype that the model gives them',
     sparse_gradients: 'gradients of embeddings are dense, so that ZeRO can slice them',
     disable_allgather: 'ranks would drift apart without it',
@@ -120,5 +145,26 @@ export const precisionSection = defineSection({
     seq_parallel_comm_data_type: 'sequence parallelism does not exist yet',
     data_parallel_size: 'every rank is data-parallel; the launcher sets their number',
     use_data_before_expert_parallelism: 'expert parallelism does not exist yet',
+  },
+  check({ bf16, fp16, data_types, communication_data_type }, report) {
+    if (bf16.enabled && fp16.enabled) report('fp16.enabled', 'bf16 and fp16 are both enabled; choose one');
+    const initial = 2 ** fp16.initial_scale_power;
+    if (fp16.enabled && fp16.loss_scale === 0 && fp16.min_loss_scale > initial)
+      report(
+        'fp16.min_loss_scale',
+        `expected at most the initial scale, 2^${fp16.initial_scale_power} = ${initial}, got ${fp16.min_loss_scale}`,
+      );
+    const gradients = data_types.grad_accum_dtype;
+    if (gradients === 'fp16' && !fp16.enabled)
+      report(
+        'data_types.grad_accum_dtype',
+        'gradients in fp16 need the loss scaling of "fp16": {"enabled": true}; without it small ones vanish',
+      );
+    const own = gradients ?? (bf16.enabled ? 'bf16' : fp16.enabled ? 'fp16' : 'fp32');
+    if (communication_data_type && communication_data_type !== own)
+      report(
+        'communication_data_type',
+        `expected the dtype of gradients, ${own}, got ${communication_data_type}; gradients travel as they are stored (set data_types.grad_accum_dtype), and sums are formed in f32`,
+      );
   },
 });

@@ -283,7 +283,7 @@ describe('an engine', () => {
   it('needs an optimizer, and a config without unknown keys', async () => {
     const model = tinyModel();
     await expect(initialize({ model, config: { train_batch_size: 1 } })).rejects.toThrow(ConfigError);
-    await expect(initialize({ model, config: { ...usable, fp16: { enabled: true } } })).rejects.toThrow(ConfigError);
+    await expect(initialize({ model, config: { ...usable, fp61: {} } })).rejects.toThrow(ConfigError);
     await withEngine({}, async (engine) => void (await engine.evalBatch(tinyBatch(0))), { model });
   });
 

@@ -14,9 +14,10 @@ import {
 } from '@deepspeed-ts/core';
 import type { AdamOptions, ZeroStore } from '@deepspeed-ts/zero';
 import type { DeepSpeedConfig } from '../config/index.js';
+import { type LossScaler, skipsOverflow } from '../precision/index.js';
 import type { LRScheduler } from '../schedules/index.js';
 import { type Batch, toDevice } from './batch.js';
-import { NonFiniteError } from './errors.js';
+import { LossScaleError, NonFiniteError } from './errors.js';
 import type { EngineOptimizer } from './optimizer.js';
 import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
 import { saveModel } from './save-model.js';
@@ -33,6 +34,7 @@ export interface EngineParts {
   readonly store: ZeroStore<AdamOptions>;
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
+  readonly lossScaler: LossScaler;
   readonly dataloader: { next(): Batch } | undefined;
   readonly seed: number;
   /** Closed by `dispose` when the engine opened it. */
@@ -48,6 +50,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   readonly communicator: Communicator;
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
+  readonly lossScaler: LossScaler;
   readonly #store: ZeroStore<AdamOptions>;
   readonly #dataloader: { next(): Batch } | undefined;
   readonly #seed: number;
@@ -56,6 +59,10 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   readonly #wallClock: WallClock | undefined;
   #microSteps = 0;
   #globalSteps = 0;
+  #skippedSteps = 0;
+  #stepApplied = false;
+  /** The loss scale that backward passes since the last step began with. */
+  #backwardScale: number | undefined;
   #loss: Tensor | undefined;
   #lossValue = Number.NaN;
   #gradNorm = Number.NaN;
@@ -67,6 +74,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.communicator = parts.communicator;
     this.optimizer = parts.optimizer;
     this.scheduler = parts.scheduler;
+    this.lossScaler = parts.lossScaler;
     this.#store = parts.store;
     this.#dataloader = parts.dataloader;
     this.#seed = parts.seed;
@@ -83,8 +91,19 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     return this.communicator.size;
   }
 
+  /** Optimizer steps so far, skipped ones included. */
   get globalSteps(): number {
     return this.#globalSteps;
+  }
+
+  /** Steps that changed nothing, because a gradient was not finite. */
+  get skippedSteps(): number {
+    return this.#skippedSteps;
+  }
+
+  /** What the next backward pass multiplies the loss with; 1 but for fp16. */
+  get lossScale(): number {
+    return this.lossScaler.scale;
   }
 
   /** Samples of all ranks that finished steps have used. */
@@ -107,6 +126,11 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     return this.#gradNorm;
   }
 
+  /** Whether the last `step()` updated the weights: not in the middle of an accumulation, and not where gradients overflowed. */
+  wasStepApplied(): boolean {
+    return this.#stepApplied;
+  }
+
   isGradientAccumulationBoundary(): boolean {
     return (this.#microSteps + 1) % this.config.gradient_accumulation_steps === 0;
   }
@@ -121,7 +145,9 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   }
 
   backward(loss: Tensor): void {
-    const scale = 1 / this.config.gradient_accumulation_steps;
+    // Held until the step divides by it: the scaler may move in between.
+    this.#backwardScale ??= this.lossScaler.scale;
+    const scale = this.#backwardScale / this.config.gradient_accumulation_steps;
     const run = () => {
       scope(() => backward(loss, full(this.device, loss.shape, loss.dtype, scale)));
       this.#store.finishBackward();
@@ -132,7 +158,11 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   /**
    * Ends a micro-batch. On the last one of a step it clips, updates the weights and moves the schedule.
    *
-   * @throws NonFiniteError on every rank, when the gradient norm is not finite; the weights are untouched then
+   * A gradient norm that is not finite leaves weights, optimizer state and schedule untouched on every rank. In fp16 the step is skipped
+   * then and the loss scale falls; elsewhere it is an error, unless `bf16.check_grad_overflow` says to skip.
+   *
+   * @throws NonFiniteError on every rank, when the gradient norm is not finite and the config does not say to skip
+   * @throws LossScaleError on every rank, when gradients overflow at the smallest loss scale
    */
   async step(): Promise<void> {
     const boundary = this.isGradientAccumulationBoundary();
@@ -159,7 +189,8 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
       // The loss is the better message where both are not finite, so it is looked at first; the step is always awaited.
       const [loss, applied] = await Promise.allSettled([mean, step]);
       if (loss.status === 'rejected') throw loss.reason;
-      if (!Number.isFinite(loss.value)) throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
+      const skipped = skipsOverflow(this.config) && !this.#stepApplied;
+      if (!Number.isFinite(loss.value) && !skipped) throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
       if (applied.status === 'rejected') throw applied.reason;
       this.#lossValue = loss.value;
       if (this.#prints) console.log(formatReport(this.report()));
@@ -187,6 +218,8 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
       loss: this.#lossValue,
       gradNorm: this.#gradNorm,
       lr: this.lr[0]!,
+      lossScale: this.lossScale,
+      skippedSteps: this.#skippedSteps,
       samplesPerSecond: this.#throughput.take(),
       memory: memoryByKind(this.device),
       device: { reserved, peak },
@@ -247,16 +280,25 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   async #endMicroBatch(): Promise<void> {
     const boundary = this.isGradientAccumulationBoundary();
     this.#microSteps++;
+    this.#stepApplied = false;
     if (!boundary) return;
+    const gradScale = 1 / (this.#backwardScale ?? 1);
+    this.#backwardScale = undefined;
     const optionsOf = (parameter: Parameter) => this.optimizer.optionsOf(parameter);
-    const apply = () => this.#store.step({ optionsOf, maxNorm: this.config.gradient_clipping });
+    const apply = () => this.#store.step({ optionsOf, maxNorm: this.config.gradient_clipping, gradScale });
     this.#timed('step', apply, () => this.#store.gradNorm!);
     this.#globalSteps++;
-    this.#gradNorm = await this.#store.gradNorm!.item();
-    if (!Number.isFinite(this.#gradNorm)) throw new NonFiniteError(this.rank, this.#globalSteps, 'gradient norm', this.#gradNorm, false);
-    if (this.scheduler) {
-      this.scheduler.step();
-      this.optimizer.follow(this.scheduler);
+    this.#gradNorm = await this.#store.finishStep();
+    // Every rank has the same norm, and so takes the same way from here.
+    this.#stepApplied = Number.isFinite(this.#gradNorm);
+    const inRange = this.lossScaler.update(!this.#stepApplied);
+    if (this.#stepApplied) {
+      this.scheduler?.step();
+      if (this.scheduler) this.optimizer.follow(this.scheduler);
+    } else {
+      this.#skippedSteps++;
+      if (!skipsOverflow(this.config)) throw new NonFiniteError(this.rank, this.#globalSteps, 'gradient norm', this.#gradNorm, false);
+      if (!inRange) throw new LossScaleError(this.rank, this.#globalSteps, this.lossScale);
     }
     this.#throughput.add(this.config.train_batch_size);
   }

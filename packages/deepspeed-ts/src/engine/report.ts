@@ -9,6 +9,9 @@ export interface EngineReport {
   readonly gradNorm: number;
   readonly lr: number;
   /** Over all ranks, since the last report. */
+  /** 1 but for fp16. */
+  readonly lossScale: number;
+  readonly skippedSteps: number;
   readonly samplesPerSecond: number;
   /** Bytes of this rank by kind, now and at most since the start. */
   readonly memory: Readonly<Record<MemoryKind, { readonly live: number; readonly peak: number }>>;
@@ -25,10 +28,21 @@ export function memoryByKind(device: Device): EngineReport['memory'] {
 }
 
 /** One line for people. */
-export function formatReport({ step, loss, gradNorm, lr, samplesPerSecond, device, wallClock }: EngineReport): string {
+export function formatReport({
+  step,
+  loss,
+  gradNorm,
+  lr,
+  lossScale,
+  skippedSteps,
+  samplesPerSecond,
+  device,
+  wallClock,
+}: EngineReport): string {
   const mebibytes = (device.peak / 2 ** 20).toFixed(0);
+  const scaling = lossScale === 1 && skippedSteps === 0 ? '' : `  loss scale ${lossScale}  skipped ${skippedSteps}`;
   const phases = Object.entries(wallClock ?? {}).map(([phase, ms]) => `  ${phase} ${ms.toFixed(1)} ms`);
-  return `step ${step}  loss ${loss.toFixed(4)}  grad norm ${gradNorm.toFixed(3)}  lr ${lr.toExponential(2)}  ${samplesPerSecond.toFixed(1)} samples/s  peak ${mebibytes} MiB/rank${phases.join('')}`;
+  return `step ${step}  loss ${loss.toFixed(4)}  grad norm ${gradNorm.toFixed(3)}  lr ${lr.toExponential(2)}${scaling}  ${samplesPerSecond.toFixed(1)} samples/s  peak ${mebibytes} MiB/rank${phases.join('')}`;
 }
 
 /** Counts samples against the clock. */

@@ -23,6 +23,8 @@ const families: Runs = {
 /** As well, on two ranks. */
 const moreFamilies: Runs = {
   'uneven sizes with tied, unused and frozen parameters, bf16 with f32 gradients': odd({ bf16: true, f32Gradients: true, accumulation: 2 }),
+  'fp16 with overflows': odd({ fp16: true, accumulation: 2, overflowAt: [1, 2, 5] }),
+  'fp16 with f32 gradients and overflows': short({ fp16: true, f32Gradients: true, overflowAt: [0, 3, 4] }),
   'dropout, f32': short({ dropout: 0.2, accumulation: 2 }),
 };
 
@@ -53,6 +55,13 @@ describe('training on 2 ranks', () => {
 
   test.each(Object.entries(variants))('it makes no difference: %s', (_, [one, other]) => {
     expect(world.resultOf(other)).toEqual(world.resultOf(one));
+  });
+
+  test('overflows on one rank are skipped by all and move the loss scale', () => {
+    const { lossScales, skippedSteps } = world.resultOf(moreFamilies['fp16 with overflows']!);
+    // Hysteresis 2: the first is forgiven. A window is two clean steps after the first one.
+    expect(lossScales.map(Math.log2)).toEqual([10, 10, 9, 9, 9, 8, 8, 8]);
+    expect(skippedSteps).toBe(3);
   });
 
   test('dropout changes the loss', () => {

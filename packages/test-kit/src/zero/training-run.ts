@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Communicator } from '@deepspeed-ts/core';
-import { uniforms } from '@deepspeed-ts/core';
+import { scale, scope, uniforms } from '@deepspeed-ts/core';
 import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
 import { buildModel, CONTEXT, type ModelName, VOCABULARY } from './models.js';
 
@@ -9,6 +9,10 @@ export interface TrainingRun {
   readonly model: ModelName;
   readonly stage: 0 | 1 | 2 | 3;
   readonly bf16?: boolean;
+  /** Float16 with a scale that soon rises. */
+  readonly fp16?: boolean;
+  /** Steps in which the gradients of the last rank are infinite. */
+  readonly overflowAt?: readonly number[];
   readonly accumulation?: number;
   readonly overlap?: boolean;
   readonly prefetch?: boolean;
@@ -24,18 +28,22 @@ export interface TrainingResult {
   readonly hash: string;
   readonly losses: readonly number[];
   readonly gradNorms: readonly number[];
+  /** After each step. */
+  readonly lossScales: readonly number[];
+  readonly skippedSteps: number;
 }
 
 export const CLIP = 0.5;
 
 /** Small enough that clipping is on in some of the steps and off in others. */
 export function configOf(run: TrainingRun): Record<string, unknown> {
-  const { stage, bf16 = false, accumulation = 1, overlap = true, prefetch = true, f32Gradients = false } = run;
+  const { stage, bf16 = false, fp16 = false, accumulation = 1, overlap = true, prefetch = true, f32Gradients = false } = run;
   return {
     train_micro_batch_size_per_gpu: 2,
     gradient_accumulation_steps: accumulation,
     gradient_clipping: CLIP,
     bf16: { enabled: bf16 },
+    fp16: { enabled: fp16, initial_scale_power: 10, loss_scale_window: 2 },
     ...(f32Gradients && { data_types: { grad_accum_dtype: 'fp32' } }),
     zero_optimization: { stage, overlap_comm: overlap, stage3_prefetch_bucket_size: prefetch ? 50000000 : 0 },
     optimizer: { type: 'AdamW', params: { lr: 1e-2, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.1 } },
@@ -67,13 +75,31 @@ export async function train(run: TrainingRun, communicator: Communicator): Promi
   const engine = await openEngine(run, communicator);
   const losses: number[] = [];
   const gradNorms: number[] = [];
+  const lossScales: number[] = [];
   for (let step = 0; step < run.steps; step++) {
-    losses.push(await engine.trainBatch(batchesOf(run, step, communicator.rank)));
-    gradNorms.push(engine.globalGradNorm);
+    const batches = batchesOf(run, step, communicator.rank);
+    if (run.overflowAt?.includes(step)) {
+      await overflow(engine, batches);
+    } else {
+      losses.push(await engine.trainBatch(batches));
+      gradNorms.push(engine.globalGradNorm);
+    }
+    lossScales.push(engine.lossScale);
   }
   const hash = await hashOf(engine);
+  const { skippedSteps } = engine;
   await close(engine);
-  return { hash, losses, gradNorms };
+  return { hash, losses, gradNorms, lossScales, skippedSteps };
+}
+
+/** A step in which the last micro-batch of the last rank overflows. */
+async function overflow(engine: DeepSpeedEngine, batches: readonly Batch[]): Promise<void> {
+  for (const batch of batches) {
+    const loss = engine.forward(batch);
+    const bad = engine.rank === engine.worldSize - 1 && engine.isGradientAccumulationBoundary();
+    scope(() => engine.backward(bad ? scale(loss, Number.POSITIVE_INFINITY) : loss));
+    await engine.step();
+  }
 }
 
 export async function hashOf(engine: DeepSpeedEngine): Promise<string> {
