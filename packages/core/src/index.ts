@@ -22,4 +22,4 @@ export { scope, unscoped } from './tensor/scope.js';
 export { describe, numelOf, type Shape, Tensor, type TensorSpec } from './tensor/tensor.js';
 export type { TrainingEngine } from './engine.js';
 export { SafetensorsFile } from './safetensors/read.js';
-export { type TensorPlan, writeSafetensors } from './safetensors/write.js';
+export { safetensorsHeader, type TensorPlan, writeSafetensors } from './safetensors/write.js';

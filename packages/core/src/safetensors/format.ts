@@ -4,7 +4,16 @@ import type { DType } from '../dtype.js';
  * The safetensors format: 8 bytes of header length (little endian), a JSON header {name: {dtype, shape, data_offsets}}, then the
  * tensors' bytes without gaps. See https://huggingface.co/docs/safetensors.
  */
-export const dtypeNames = { f32: 'F32', f16: 'F16', bf16: 'BF16', i32: 'I32', i64: 'I64', u8: 'U8', bool: 'BOOL', i8: 'I8' } as const satisfies Record<DType, string>;
+export const dtypeNames = {
+  f32: 'F32',
+  f16: 'F16',
+  bf16: 'BF16',
+  i32: 'I32',
+  i64: 'I64',
+  u8: 'U8',
+  bool: 'BOOL',
+  i8: 'I8',
+} as const satisfies Record<DType, string>;
 
 export interface TensorEntry {
   readonly dtype: string;

@@ -2,6 +2,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { bytesOf } from '../dtype.js';
 import { DeepSpeedError } from '../errors.js';
 import { decode, type HostTensor } from '../tensor/host.js';
+import { numelOf } from '../tensor/tensor.js';
 import { dtypeOf, MAX_HEADER_BYTES, type TensorEntry } from './format.js';
 
 /** A safetensors file opened for reading: the header is checked at once, tensors are read when asked for. */
@@ -37,15 +38,25 @@ export class SafetensorsFile {
   }
 
   tensor(name: string): HostTensor {
-    const entry = this.entries.get(name);
-    if (!entry) throw this.#error(`there is no tensor '${name}'; there are ${this.entries.size}: ${this.names.slice(0, 5).join(', ')}, ...`);
+    const { shape } = this.#entry(name);
+    return { ...this.slice(name, 0, numelOf(shape)), shape };
+  }
+
+  /** Elements `start` to `start + count` of a tensor, in row-major order, as one axis. Only these are read. */
+  slice(name: string, start: number, count: number): HostTensor {
+    const entry = this.#entry(name);
+    const shape = [count];
+    const numel = numelOf(entry.shape);
+    if (start < 0 || count < 0 || start + count > numel) {
+      throw this.#error(`expected elements within 0..${numel} of tensor '${name}', got ${start}..${start + count}`);
+    }
     const dtype = dtypeOf(entry.dtype);
-    const [begin, end] = entry.data_offsets;
-    const bytes = () => this.#read(this.#dataStart + begin, end - begin);
+    const [begin] = entry.data_offsets;
+    const read = (width: number) => this.#read(this.#dataStart + begin + start * width, count * width);
     // There are no f64 tensors here: the values stay exact in JavaScript, and are rounded when written to a device.
-    if (entry.dtype === 'F64') return { shape: entry.shape, dtype: 'f32', data: new Float64Array(bytes().buffer) };
+    if (entry.dtype === 'F64') return { shape, dtype: 'f32', data: new Float64Array(read(8).buffer) };
     if (!dtype) throw this.#error(`tensor '${name}' has dtype ${entry.dtype}, which is not supported`);
-    return decode(bytes(), entry.shape, dtype);
+    return decode(read(bytesOf(dtype)), shape, dtype);
   }
 
   close(): void {
@@ -54,6 +65,13 @@ export class SafetensorsFile {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #entry(name: string): TensorEntry {
+    const entry = this.entries.get(name);
+    if (!entry)
+      throw this.#error(`there is no tensor '${name}'; there are ${this.entries.size}: ${this.names.slice(0, 5).join(', ')}, ...`);
+    return entry;
   }
 
   #header(length: number): Record<string, TensorEntry> {

@@ -24,11 +24,12 @@ export async function writeSafetensors(
   const temporary = `${path}.${process.pid}.tmp`;
   const file = await open(temporary, 'w');
   try {
-    await file.write(headerOf(plan, metadata));
+    await file.write(safetensorsHeader(plan, metadata));
     let next = 0;
     for await (const [name, value] of tensors) {
       const expected = plan[next++];
-      if (expected?.name !== name) throw new DeepSpeedError('ERR_SAFETENSORS', `[safetensors] expected tensor '${expected?.name}' next, got '${name}'`);
+      if (expected?.name !== name)
+        throw new DeepSpeedError('ERR_SAFETENSORS', `[safetensors] expected tensor '${expected?.name}' next, got '${name}'`);
       await writeAll(file, encode({ ...value, dtype: expected.dtype }));
     }
     if (next !== plan.length) throw new DeepSpeedError('ERR_SAFETENSORS', `[safetensors] expected ${plan.length} tensors, got ${next}`);
@@ -42,11 +43,15 @@ export async function writeSafetensors(
   }
 }
 
-async function writeAll(file: { write(bytes: Uint8Array, offset: number): Promise<{ bytesWritten: number }> }, bytes: Uint8Array): Promise<void> {
+async function writeAll(
+  file: { write(bytes: Uint8Array, offset: number): Promise<{ bytesWritten: number }> },
+  bytes: Uint8Array,
+): Promise<void> {
   for (let done = 0; done < bytes.byteLength; ) done += (await file.write(bytes, done)).bytesWritten;
 }
 
-function headerOf(plan: readonly TensorPlan[], metadata: Readonly<Record<string, string>>): Uint8Array {
+/** What a safetensors file begins with; after it come the bytes of the tensors, in the order of the plan. */
+export function safetensorsHeader(plan: readonly TensorPlan[], metadata: Readonly<Record<string, string>> = { format: 'pt' }): Uint8Array {
   const entries: Record<string, TensorEntry | Readonly<Record<string, string>>> = { __metadata__: metadata };
   let offset = 0;
   for (const { name, shape, dtype } of plan) {
