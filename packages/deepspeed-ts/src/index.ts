@@ -1,6 +1,7 @@
 export * from '@deepspeed-ts/core';
 export { connect, cpuBackend } from '@deepspeed-ts/kernels-cpu';
 export { adam, type AdamOptions, type FlatOptimizer, type Stage, ZeroStore } from '@deepspeed-ts/zero';
+export * from './checkpoint/index.js';
 export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';
 export type { Batch } from './engine/batch.js';

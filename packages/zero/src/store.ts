@@ -15,10 +15,11 @@ import {
 } from '@deepspeed-ts/core';
 import { Gatherer } from './gatherer.js';
 import { globalNorm } from './global-norm.js';
-import { UnitLayout } from './layout.js';
+import { type Placement, UnitLayout } from './layout.js';
+import { localState, type StatePart, type StateSource, takeOver } from './local-state.js';
 import type { FlatOptimizer } from './optimizer.js';
 import { Reducer } from './reducer.js';
-import { exportUnits, type StateKind } from './export.js';
+import { exportBytes, type ExportContext, exportTensors, type StateKind } from './export.js';
 import { type InitialValues, type Stage, UnitState } from './unit-state.js';
 
 export interface ZeroStoreOptions<Options> {
@@ -107,6 +108,16 @@ export class ZeroStore<Options> implements ParameterStore {
     return this.#gradNorm;
   }
 
+  /** How the units lie in memory, in the order in which they are exported. */
+  get layouts(): UnitLayout[] {
+    return this.#units.map(({ layout }) => layout);
+  }
+
+  /** Of the optimizer. */
+  get stateNames(): readonly string[] {
+    return this.#optimizer.stateNames;
+  }
+
   use(parameter: Parameter): Tensor {
     const unit = this.#unitOf.get(parameter)!;
     this.#gatherer.ensure(unit);
@@ -182,7 +193,35 @@ export class ZeroStore<Options> implements ParameterStore {
    * are master weights, other kinds the optimizer's states. No rank ever holds more than one unit.
    */
   export(kind: StateKind = 'weights'): AsyncGenerator<readonly [name: string, value: HostTensor]> {
-    return exportUnits(this.#units, this.communicator, this.#device, kind, this.#optimizer.stateNames);
+    return exportTensors(this.#exported, kind);
+  }
+
+  /** As `export`, in f32 bytes, of the units that this rank wants. Every rank must run through all of it, whatever it wants. */
+  exportBytes(kind: StateKind, wanted: (unit: UnitLayout) => boolean): AsyncGenerator<readonly [placement: Placement, bytes: Uint8Array]> {
+    return exportBytes(this.#exported, kind, wanted);
+  }
+
+  /** This rank's share of weights, optimizer states and accumulated gradients: all ranks together have everything once. Read them before the next step. */
+  localState(): Generator<StatePart> {
+    return localState(this.#units, this.#optimizer.stateNames);
+  }
+
+  /**
+   * Takes over weights and, given `steps`, optimizer states, accumulated gradients and the number of steps. Each rank reads what it
+   * owns; every rank calls it, between passes. What the source lacks stays as it is among weights and becomes zero elsewhere.
+   */
+  async loadState(source: StateSource, { steps }: { steps?: number | undefined } = {}): Promise<void> {
+    this.zeroGrad();
+    this.#gatherer.releaseAll();
+    for (const unit of this.#units) {
+      scope(() => {
+        takeOver(unit, source, this.#optimizer.stateNames, steps !== undefined);
+        this.#share(unit);
+      });
+      // Host bytes that are on their way pile up otherwise.
+      await this.#device.backend.synchronize();
+    }
+    this.#steps = steps ?? this.#steps;
   }
 
   /** Gives everything back, also when a pass has failed halfway. The model may get another store then. */
@@ -193,6 +232,10 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#attached.clear();
     this.#gradNorm?.dispose();
     this.#gradNorm = undefined;
+  }
+
+  get #exported(): ExportContext {
+    return { units: this.#units, communicator: this.communicator, device: this.#device, stateNames: this.#optimizer.stateNames };
   }
 
   #attach(parameter: Parameter): void {

@@ -13,7 +13,11 @@ import {
   withRandom,
 } from '@deepspeed-ts/core';
 import type { AdamOptions, ZeroStore } from '@deepspeed-ts/zero';
+import { Checkpointer } from '../checkpoint/checkpointer.js';
+import type { Counters } from '../checkpoint/progress.js';
+import type { LoadCheckpointOptions, LoadedCheckpoint, SaveCheckpointOptions, SavedCheckpoint } from '../checkpoint/options.js';
 import type { DeepSpeedConfig } from '../config/index.js';
+import type { DataLoaderState } from '../data/index.js';
 import { type LossScaler, skipsOverflow } from '../precision/index.js';
 import type { LRScheduler } from '../schedules/index.js';
 import { type Batch, toDevice } from './batch.js';
@@ -22,6 +26,13 @@ import type { EngineOptimizer } from './optimizer.js';
 import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
 import { saveModel } from './save-model.js';
 import { type Phase, WallClock } from './wall-clock.js';
+
+/** Draws micro-batches and can tell where it stands. */
+export interface BatchSource {
+  next(): Batch;
+  stateDict(): DataLoaderState;
+  loadStateDict(state: DataLoaderState): void;
+}
 
 /** A model whose `forward` takes a micro-batch on the device and gives its loss, f32 []. */
 export type TrainableModel = Module<[never], Tensor>;
@@ -35,7 +46,7 @@ export interface EngineParts {
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
   readonly lossScaler: LossScaler;
-  readonly dataloader: { next(): Batch } | undefined;
+  readonly dataloader: BatchSource | undefined;
   readonly seed: number;
   /** Closed by `dispose` when the engine opened it. */
   readonly ownsCommunicator: boolean;
@@ -52,11 +63,12 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   readonly scheduler: LRScheduler | undefined;
   readonly lossScaler: LossScaler;
   readonly #store: ZeroStore<AdamOptions>;
-  readonly #dataloader: { next(): Batch } | undefined;
-  readonly #seed: number;
+  readonly #dataloader: BatchSource | undefined;
+  readonly #checkpointer: Checkpointer;
   readonly #ownsCommunicator: boolean;
   readonly #throughput = new Throughput();
   readonly #wallClock: WallClock | undefined;
+  #seed: number;
   #microSteps = 0;
   #globalSteps = 0;
   #skippedSteps = 0;
@@ -81,6 +93,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.#ownsCommunicator = parts.ownsCommunicator;
     this.#wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
     if (this.scheduler) this.optimizer.follow(this.scheduler);
+    this.#checkpointer = new Checkpointer({ ...parts, counters: { get: () => this.#counters, set: (counters) => this.#goOnFrom(counters) } });
   }
 
   get rank(): number {
@@ -245,14 +258,51 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     await saveModel(directory, { engine: this, ...(huggingFaceConfig && { huggingFaceConfig }) });
   }
 
+  /**
+   * Saves all that a run needs to go on exactly where it is: weights as a Hugging Face directory, and beside them optimizer state, schedule,
+   * counters and the place in the data. Every rank calls it, after a `step()`. Resolves once the state is copied to the host: training goes on
+   * while it is written to `directory/tag`, and `finished` of the result tells when that is safe on disk. A save waits for the one before.
+   *
+   * @throws CheckpointError on every rank: bad arguments, a directory that can't be written, or what went wrong with the last save
+   */
+  saveCheckpoint(directory: string, options?: SaveCheckpointOptions): Promise<SavedCheckpoint> {
+    return this.#checkpointer.save(directory, options);
+  }
+
+  /**
+   * Goes on from a checkpoint, whatever stage, number of ranks and precision it was saved with; by default from the one that `latest` names.
+   * Every rank calls it. `undefined` where there is no `latest`.
+   *
+   * @throws CheckpointError on every rank, with the engine untouched, when the checkpoint is missing, damaged or does not fit
+   */
+  loadCheckpoint(directory: string, options?: LoadCheckpointOptions): Promise<LoadedCheckpoint | undefined> {
+    return this.#checkpointer.load(directory, options);
+  }
+
+  /** Waits for a save that is under way, then gives everything back. @throws CheckpointError when that save failed and nobody was told */
   async dispose(): Promise<void> {
     this.#loss?.dispose();
     this.#loss = undefined;
     try {
       this.#store.dispose();
     } finally {
-      if (this.#ownsCommunicator) await this.communicator.close();
+      await this.#checkpointer.settle().finally(() => (this.#ownsCommunicator ? this.communicator.close() : undefined));
     }
+  }
+
+  get #counters(): Counters {
+    const [globalSteps, microSteps, skippedSteps] = [this.#globalSteps, this.#microSteps, this.#skippedSteps];
+    return { globalSteps, microSteps, skippedSteps, backwardScale: this.#backwardScale, seed: this.#seed };
+  }
+
+  #goOnFrom({ globalSteps, microSteps, skippedSteps, backwardScale, seed }: Counters): void {
+    this.#loss?.dispose();
+    this.#loss = undefined;
+    this.#globalSteps = globalSteps;
+    this.#microSteps = microSteps;
+    this.#skippedSteps = skippedSteps;
+    this.#backwardScale = backwardScale;
+    this.#seed = seed;
   }
 
   #draw(): Batch {

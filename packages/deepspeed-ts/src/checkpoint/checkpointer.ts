@@ -1,0 +1,228 @@
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { type Device, namedParameters } from '@deepspeed-ts/core';
+import { GRADIENT, type ZeroStore } from '@deepspeed-ts/zero';
+import type { DeepSpeedConfig } from '../config/index.js';
+import type { DataLoaderState } from '../data/index.js';
+import type { TrainableModel } from '../engine/engine.js';
+import type { EngineOptimizer } from '../engine/optimizer.js';
+import { huggingFaceConfigOf } from '../engine/save-model.js';
+import { DynamicLossScaler, type LossScaler } from '../precision/index.js';
+import type { LRScheduler } from '../schedules/index.js';
+import { agree } from './agreement.js';
+import { begin, commit, type Peer } from './commit.js';
+import { CheckpointDirectory } from './directory.js';
+import { CheckpointError } from './error.js';
+import { verify } from './files.js';
+import { type Manifest, readManifest } from './manifest.js';
+import { assertSame, compare, type Differences } from './match.js';
+import { checkTag, savingName } from './names.js';
+import { type LoadCheckpointOptions, type LoadedCheckpoint, type SaveCheckpointOptions, SavedCheckpoint } from './options.js';
+import { type Counters, countersOf, progressOf } from './progress.js';
+import { CheckpointReader } from './reader.js';
+import { takeSnapshot } from './snapshot.js';
+
+/** What of an engine goes into a checkpoint. */
+export interface CheckpointedParts {
+  readonly model: TrainableModel;
+  readonly config: DeepSpeedConfig;
+  readonly device: Device;
+  readonly store: ZeroStore<never>;
+  readonly optimizer: EngineOptimizer;
+  readonly scheduler: LRScheduler | undefined;
+  readonly lossScaler: LossScaler;
+  readonly dataloader: { stateDict(): DataLoaderState; loadStateDict(state: DataLoaderState): void } | undefined;
+  /** The engine's counters, which are its own. */
+  readonly counters: { get(): Counters; set(counters: Counters): void };
+}
+
+/** Saves and loads checkpoints of an engine. A call here is made by every rank, and fails on every rank or on none. */
+export class Checkpointer {
+  readonly #parts: CheckpointedParts;
+  #last: SavedCheckpoint | undefined;
+
+  constructor(parts: CheckpointedParts) {
+    this.#parts = parts;
+  }
+
+  async save(path: string, options: SaveCheckpointOptions = {}): Promise<SavedCheckpoint> {
+    const { store, counters, model } = this.#parts;
+    const { rank } = store.communicator;
+    const tag = options.tag ?? `global_step${counters.get().globalSteps}`;
+    const directory = new CheckpointDirectory(path);
+    const id = randomBytes(8).toString('hex');
+    const all = await this.#agree(async () => {
+      // One at a time, and its error first: the state of the disk is unclear until it ends.
+      await this.settle();
+      checkPath(path);
+      this.#check(tag, options);
+      const saving = savingName(tag, id);
+      if (rank === 0) {
+        await directory.prepare();
+        await begin(directory, saving);
+      }
+      return { tag, id, saving, peer: { host: hostname(), pid: process.pid } satisfies Peer };
+    });
+    const { saving, id: agreed } = all[0]!;
+    const snapshot = await takeSnapshot(store);
+    const finished = commit({
+      directory,
+      saving,
+      rank,
+      peers: all.map(({ peer }) => peer),
+      snapshot,
+      manifest: { ...this.#describe(tag), id: agreed, client_state: options.clientState ?? null },
+      huggingFaceConfig: huggingFaceConfigOf(model),
+      saveLatest: options.saveLatest ?? true,
+      keepLast: options.keepLast,
+    });
+    this.#last = new SavedCheckpoint(join(path, tag), finished);
+    return this.#last;
+  }
+
+  async load(path: string, options: LoadCheckpointOptions = {}): Promise<LoadedCheckpoint | undefined> {
+    const { store } = this.#parts;
+    const { moduleOnly = false } = options;
+    const optimizer = !moduleOnly && (options.optimizer ?? true);
+    const [found] = await this.#agree(async () => {
+      await this.settle();
+      checkPath(path);
+      return store.communicator.rank === 0 ? ((await new CheckpointDirectory(path).find(options.tag)) ?? null) : null;
+    });
+    if (found == null) return undefined;
+
+    let opened: Opened | undefined;
+    try {
+      await this.#agree(async () => {
+        opened = await this.#open(found, { ...options, optimizer, moduleOnly });
+      });
+      const { manifest, reader, next, differences } = opened!;
+      // May refuse, the same on every rank, so it comes before anything has changed.
+      if (!moduleOnly) this.#resume(manifest, next, options);
+      await store.loadState(reader, { steps: optimizer ? manifest.optimizer.steps : undefined });
+      return { path: found, clientState: manifest.client_state, ...differences };
+    } finally {
+      opened?.reader.close();
+    }
+  }
+
+  /** Waits for the save that is under way. @throws its error, unless it was told already */
+  async settle(): Promise<void> {
+    const last = this.#last;
+    this.#last = undefined;
+    await last?.settle();
+  }
+
+  #agree<T>(body: () => Promise<T>): Promise<T[]> {
+    return agree(this.#parts.store.communicator, this.#parts.device, body);
+  }
+
+  #check(tag: string, { clientState, keepLast }: SaveCheckpointOptions): void {
+    checkTag(tag);
+    if (keepLast !== undefined && !(Number.isInteger(keepLast) && keepLast >= 1)) {
+      throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', `keepLast: expected an integer >= 1, got ${keepLast}`, tag);
+    }
+    if (clientState !== undefined && !survivesJson(clientState)) {
+      const expected = 'expected only what JSON can hold: finite numbers, strings, booleans, null, arrays and plain objects';
+      throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', `clientState: ${expected}; it would not come back as it is`, tag);
+    }
+    const { samples_in_step } = this.#progress;
+    if (samples_in_step === 0 && [...this.#parts.store.localState()].some(({ kind }) => kind === GRADIENT)) {
+      throw new CheckpointError(
+        'ERR_CHECKPOINT_ARGUMENT',
+        'saveCheckpoint was called between backward() and step(); call it after step()',
+        tag,
+      );
+    }
+  }
+
+  /** Takes over all but weights and optimizer state. */
+  #resume(manifest: Manifest, next: Counters, options: LoadCheckpointOptions): void {
+    const { scheduler, optimizer, lossScaler, dataloader, counters } = this.#parts;
+    if (manifest.dataloader) dataloader?.loadStateDict(manifest.dataloader);
+    if (scheduler && manifest.scheduler && (options.scheduler ?? true)) {
+      scheduler.loadStateDict(manifest.scheduler);
+      optimizer.follow(scheduler);
+    }
+    if (manifest.loss_scaler && lossScaler instanceof DynamicLossScaler) lossScaler.loadStateDict(manifest.loss_scaler);
+    counters.set(next);
+  }
+
+  get #progress() {
+    const { counters, config, store } = this.#parts;
+    return progressOf(counters.get(), config, store.communicator.size);
+  }
+
+  #describe(tag: string) {
+    const { config, store, optimizer, scheduler, lossScaler, dataloader } = this.#parts;
+    return {
+      tag,
+      saved_at: new Date().toISOString(),
+      ...this.#progress,
+      world_size: store.communicator.size,
+      zero_stage: config.zero_optimization.stage,
+      dtype: store.dtype,
+      optimizer: { steps: store.steps, states: store.stateNames, groups: optimizer.groups },
+      scheduler: scheduler?.stateDict() ?? null,
+      loss_scaler: lossScaler instanceof DynamicLossScaler ? lossScaler.stateDict() : null,
+      dataloader: dataloader?.stateDict() ?? null,
+    };
+  }
+
+  /** Opens and checks everything that will be read, so that nothing is taken over from a checkpoint that is not whole. */
+  async #open(path: string, options: LoadCheckpointOptions & { optimizer: boolean; moduleOnly: boolean }): Promise<Opened> {
+    const { model, store, config, scheduler } = this.#parts;
+    const { rank, size } = store.communicator;
+    const manifest = await readManifest(path);
+    const names = Object.keys(manifest.files).filter((name) => options.optimizer || !name.startsWith('optimizer-'));
+    // Hashing takes longest, so ranks share it.
+    for (const [i, name] of names.entries()) if (i % size === rank) await verify(join(path, name), manifest.files[name]!);
+
+    const reader = new CheckpointReader(path, names);
+    try {
+      const differences = compare(model, reader.weights);
+      if (options.strict ?? true) assertSame(differences, model, reader.weights, path);
+      for (const { name } of differences.mismatched) reader.ignore(name);
+      const kinds = ['weights', ...(options.optimizer ? store.stateNames : [])];
+      const absent = kinds.slice(1).filter((kind) => !manifest.optimizer.states.includes(kind));
+      if (absent.length > 0) {
+        const text = `${path} has optimizer states ${manifest.optimizer.states.join(', ')}, expected also ${absent.join(', ')}; load it with { optimizer: false }`;
+        throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
+      }
+      if (!options.moduleOnly && (options.scheduler ?? true) && scheduler && !manifest.scheduler) {
+        const text = `${path} was saved without a learning-rate schedule, the config has one; load it with { scheduler: false }`;
+        throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
+      }
+      for (const [name, { numel }] of namedParameters(model)) {
+        if (reader.has('weights', name)) for (const kind of kinds) reader.check(kind, name, numel);
+        if (options.optimizer && reader.has(GRADIENT, name)) reader.check(GRADIENT, name, numel);
+      }
+      return { manifest, reader, differences, next: countersOf(manifest, config, size, options.optimizer, path) };
+    } catch (error) {
+      reader.close();
+      throw error;
+    }
+  }
+}
+
+interface Opened {
+  readonly manifest: Manifest;
+  readonly reader: CheckpointReader;
+  readonly differences: Differences;
+  readonly next: Counters;
+}
+
+function checkPath(path: string): void {
+  if (typeof path === 'string' && path !== '') return;
+  throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', `directory: expected a path, got ${JSON.stringify(path)}`, String(path));
+}
+
+function survivesJson(value: unknown): boolean {
+  try {
+    return isDeepStrictEqual(JSON.parse(JSON.stringify(value)), value);
+  } catch {
+    return false;
+  }
+}

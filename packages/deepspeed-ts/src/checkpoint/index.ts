@@ -1,0 +1,3 @@
+export { CheckpointError, type CheckpointErrorCode } from './error.js';
+export type { Differences } from './match.js';
+export { type LoadCheckpointOptions, type LoadedCheckpoint, type SaveCheckpointOptions, SavedCheckpoint } from './options.js';
