@@ -141,19 +141,30 @@ DS_INLINE vf copy_sign(vf magnitude, vf sign) {
 }
 
 // Reductions pair lanes as a tree, i with i + VL/2 first: one fixed order per level.
+typedef float f4 __attribute__((vector_size(16)));
+#if DS_ISA_LEVEL >= 1
+typedef float f8 __attribute__((vector_size(32)));
+#endif
+template <class F> DS_INLINE float reduce(vf x, const F& pair) {
+#if DS_ISA_LEVEL == 2
+  f8 half = pair((f8)__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7),
+                 (f8)__builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+#elif DS_ISA_LEVEL == 1
+  f8 half = x;
+#endif
+#if DS_ISA_LEVEL >= 1
+  f4 quarter = pair((f4)__builtin_shufflevector(half, half, 0, 1, 2, 3), (f4)__builtin_shufflevector(half, half, 4, 5, 6, 7));
+#else
+  f4 quarter = x;
+#endif
+  quarter = pair(quarter, __builtin_shufflevector(quarter, quarter, 2, 3, 2, 3));
+  return pair(quarter, __builtin_shufflevector(quarter, quarter, 1, 1, 1, 1))[0];
+}
 DS_INLINE float hsum(vf x) {
-  float lane[VL];
-  memcpy(lane, &x, sizeof lane);
-  for (int half = VL / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-  return lane[0];
+  return reduce(x, [](auto a, auto b) { return a + b; });
 }
 DS_INLINE float hmax(vf x) {
-  float lane[VL];
-  memcpy(lane, &x, sizeof lane);
-  for (int half = VL / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-  return lane[0];
+  return reduce(x, [](auto a, auto b) { return a > b ? a : b; });
 }
 DS_INLINE double hsum(vd x) {
   double lane[VL / 2];

@@ -50,6 +50,26 @@ DS_INLINE vf vexp2(vf x) {
 #endif
 }
 
+// log2 x for normal x > 0; infinity and NaN stay. About 1 ulp.
+DS_INLINE vf vlog2(vf x) {
+  // x = 2^e (1 + f) with 1 + f in [sqrt 1/2, sqrt 2): subtracting sqrt 1/2's bits carries into e exactly there.
+  vi shifted = as_int(x) - 0x3f3504f3, e = shifted >> 23;
+  vf f = as_float(as_int(x) - (e << 23)) - 1.0f;
+  vf q = splat(-0.10996379f);
+  q = fmadd(q, f, splat(0.18617533f));
+  q = fmadd(q, f, splat(-0.19105576f));
+  q = fmadd(q, f, splat(0.20459981f));
+  q = fmadd(q, f, splat(-0.23961835f));
+  q = fmadd(q, f, splat(0.2885675f));
+  q = fmadd(q, f, splat(-0.3606966f));
+  q = fmadd(q, f, splat(0.48089823f));
+  q = fmadd(q, f, splat(-0.72134733f));
+  // f log2 e in two parts, so that the leading one is exact enough next to e.
+  vf low = fmadd(f * f, q, f * 1.925963e-8f);
+  vf y = to_float(e) + fmadd(f, splat(1.44269502f), low);
+  return x < __builtin_inff() ? y : x;
+}
+
 DS_INLINE vf vsigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
 
 DS_INLINE vf vtanh(vf x) {

@@ -3,8 +3,6 @@
 // key/value head h / (Hq / Hkv). The block sizes are constants, so no bits depend on threads.
 #include "attention.h"
 
-extern "C" double log2(double);
-
 namespace ds {
 namespace DS_ISA_NS {
 
@@ -15,8 +13,13 @@ constexpr const char* kNoWorkspace = "out of memory for the workspace of attenti
 
 // ---- forward -------------------------------------------------------------------------------------------
 struct Running {
-  float max[kQueries], sum[kQueries];
+  float max[kQueries + VL], sum[kQueries + VL];
 };
+
+// s[seen .. width) = 0, in vectors.
+static inline void clear(float* s, int64_t seen, int64_t width) {
+  for (int64_t j = seen; j < width; j += VL) store(s + j, vf{}, smaller(VL, width - j));
+}
 
 // Weights 2^(s - max) of one row in place, zero from `seen` to `width`; sums are of weights before dropout.
 static void soften(float* s, int64_t seen, int64_t width, float* out, int64_t d, bool first, float& max, float& sum) {
@@ -37,7 +40,7 @@ static void soften(float* s, int64_t seen, int64_t width, float* out, int64_t d,
     store(s + j, w, seen - j);
     total += w;
   }
-  for (j = seen; j < width; j++) s[j] = 0;
+  clear(s, seen, width);
   if (first) {
     sum = hsum(total);
   } else {
@@ -70,7 +73,7 @@ static void attend(const Attention& a, const T* qkv, int64_t b, int64_t h, int64
       float* row = s + i * kScoreRow;
       const int64_t seen = seen_keys(a, i0 + i, j0, n), width = smaller(n, seen + MR);
       if (seen == 0) {
-        for (int64_t j = 0; j < width; j++) row[j] = 0;
+        clear(row, 0, width);
         continue;
       }
       soften(row, seen, width, out + i * a.row(), a.d, j0 == 0, r.max[i], r.sum[i]);
@@ -81,8 +84,9 @@ static void attend(const Attention& a, const T* qkv, int64_t b, int64_t h, int64
   for (int64_t i = 0; i < m; i++) {
     T* to = y + ((b * a.length + i0 + i) * a.heads + h) * a.d;
     store_rows(out + i * a.row(), 0, 1, a.d, 1 / r.sum[i], to, 0);
-    lse[(b * a.heads + h) * a.length + i0 + i] = (float)(((double)r.max[i] + log2((double)r.sum[i])) * kLn2);
   }
+  float* to = lse + (b * a.heads + h) * a.length + i0;
+  for (int64_t i = 0; i < m; i += VL) store(to + i, (load(r.max + i) + vlog2(load(r.sum + i))) * (float)kLn2, smaller(VL, m - i));
 }
 
 // Block t of the query rows of a sequence; heavier blocks (later rows see more keys) have lower numbers.
@@ -175,7 +179,8 @@ static void soften_gradient(float* s, float* ds, int64_t seen, int64_t width, fl
     store(ds + j, w * fmadd(g, f, -mean), lanes);
     store(s + j, w * f, lanes);
   }
-  for (int64_t j = seen; j < width; j++) s[j] = ds[j] = 0;
+  clear(s, seen, width);
+  clear(ds, seen, width);
 }
 
 template <class T> struct Gradients {

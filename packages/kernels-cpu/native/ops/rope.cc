@@ -20,7 +20,7 @@ static void rotate_head(const T* x, const float* cos, const float* sin, int64_t 
 template <class T> static void rope(const Call& c, int64_t rotated, int64_t d, float sign, int64_t position) {
   const View &x = c.in[0], &y = c.out[0];
   const float *cos = c.in[1].as<float>(), *sin = c.in[2].as<float>();
-  const int64_t row = x.cols(), length = x.dims[x.rank - 2], half = d / 2;
+  const int64_t row = x.cols(), length = x.dims[1], half = d / 2;
   parallel(x.rows(), 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; r++) {
       const T* from = x.as<T>() + r * row;
