@@ -47,13 +47,16 @@ export function describeCase({ kind, dtype, op, count, root, shared, inPlace }: 
   return `${kind} of ${count} ${dtype} (op ${op}, root ${root}, shared [${shared.join(' ')}]${inPlace ? ', in place' : ''})`;
 }
 
-/** What a rank puts in: `slices` times `count` elements. Floats of many magnitudes, so that another order of sums shows. */
+/**
+ * What a rank puts in: `slices` times `count` elements. Floats of many magnitudes, so that another order of sums shows, and now and
+ * then a NaN, which must show in every reduction.
+ */
 export function inputOf({ kind, dtype, count, seed }: CollectiveCase, rank: number, size: number): HostTensor {
   const n = kind === 'reduceScatter' || kind === 'allToAll' ? size * count : count;
   const data = new Float64Array(n);
   for (let i = 0; i < n; i++) {
     const bits = mixed(i, seed * 64 + rank);
-    if (isFloat(dtype)) data[i] = ((bits & 0xffff) / 0x8000 - 1) * 2 ** ((bits >>> 16) % 9);
+    if (isFloat(dtype)) data[i] = bits % 997 === 0 ? Number.NaN : ((bits & 0xffff) / 0x8000 - 1) * 2 ** ((bits >>> 16) % 9);
     else data[i] = dtype === 'u8' ? bits & 0xff : bits % 1_000_000;
   }
   return rounded(hostTensor([n], dtype, data));

@@ -24,13 +24,15 @@ class Link {
   // A descriptor to poll and the events that the last calls were short of; -1: the doorbell covers it.
   virtual int poll_fd() const { return -1; }
   virtual short poll_events() const { return 0; }
+  // Of a peer that is gone: whether all that it had sent is here.
+  virtual bool ended() const { return dead; }
   // Announces (or takes back) that this rank is about to sleep, so that the peer rings its doorbell.
   virtual void set_sleeping(bool) {}
 
   // Set by calls that moved nothing, cleared by the owner before it tries again: what this rank is waiting for.
   bool starved = false;
   bool clogged = false;
-  // The stream has ended (reset or end of file); what had arrived was delivered first.
+  // The stream has ended (reset or end of file); what had arrived was taken first.
   bool dead = false;
 };
 

@@ -31,7 +31,6 @@ struct ControlHeader {
 };
 enum : uint32_t { kArena = 1, kArenaGone = 2, kFailure = 3, kGoodbye = 4 };
 
-
 }  // namespace
 
 Mesh::Mesh(int rank, int size, int64_t silence_ms)
@@ -50,7 +49,7 @@ void Mesh::ring() const {
 }
 
 void Mesh::stop() {
-  __atomic_store_n(&stopping_, true, __ATOMIC_RELEASE);
+  stopping_.store(true);
   ring();
 }
 
@@ -116,7 +115,7 @@ void Mesh::sleep(int timeout_ms) {
     ssize_t ignored = read(doorbell_.get(), &count, sizeof count);
     (void)ignored;
   }
-  if (__atomic_load_n(&stopping_, __ATOMIC_ACQUIRE)) throw Fault{FaultKind::kInternal, -1, "the communicator was torn down"};
+  if (stopping_.load()) throw Fault{FaultKind::kInternal, -1, "the communicator was torn down"};
   read_control();
   // A data socket has ended: the control socket should say why in a moment. If not, the connection broke.
   for (Peer& peer : peers_) {
@@ -132,6 +131,7 @@ void Mesh::blame(const std::string& what) {
     Peer& peer = peers_[static_cast<size_t>(r)];
     if (!peer.link || peer.state == PeerState::kAlive) continue;
     if (!peer.link->starved && !peer.link->clogged) continue;
+    if (!peer.link->ended()) continue;  // the news came over another socket and overtook data
     const char* how = peer.state == PeerState::kClosed
                           ? "it closed its communicator; every rank must make the same calls before close()"
                           : "its process has ended or its connection broke";

@@ -1,6 +1,7 @@
 // The ranks of one communicator, each pair joined by a link for data and a control socket for everything that must get
 // through while data does not flow: shared arenas, failures, goodbyes, and the end of a peer's process.
 #pragma once
+#include <atomic>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -104,7 +105,7 @@ class Mesh {
   Fd doorbell_;
   std::vector<Peer> peers_;
   std::vector<int> announced_;  // our arenas that the local peers know
-  bool stopping_ = false;
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace comm

@@ -74,6 +74,7 @@ class ShmLink : public Link {
     ring_bell();
   }
 
+  bool ended() const override { return true; }
   void set_sleeping(bool sleeping) override { pair_->sleeping[side_].store(sleeping, std::memory_order_seq_cst); }
 
  private:
