@@ -5,7 +5,7 @@ import { root } from './run.mjs';
 const bin = (name) => `${root}/node_modules/.bin/${name}`;
 const node = process.execPath;
 const parts = {
-  lint: [bin('biome'), ['ci', '.']],
+  lint: [bin('biome'), ['ci', ...(process.stdout.isTTY ? [] : ['--colors=off']), '.']],
   typecheck: [bin('tsc'), ['--noEmit']],
   deps: [bin('depcruise'), ['packages', 'examples', 'bench', 'tooling', '--config', '.dependency-cruiser.cjs']],
   unused: [bin('knip'), []],

@@ -7,7 +7,10 @@ export async function benchAdamw(device: Device, peaks: Peaks, peerGBs?: number)
   const n = 32 << 20;
   const attrs = { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, bias1: 0.1, bias2: 0.05, decoupled: 1 };
   const coefficient = full(device, [1], 'f32', 1);
-  const [grad, master, m, v] = [0.01, 1, 0, 0].map((value) => full(device, [n], 'f32', value)) as [ReturnType<typeof full>, ...ReturnType<typeof full>[]];
+  const [grad, master, m, v] = [0.01, 1, 0, 0].map((value) => full(device, [n], 'f32', value)) as [
+    ReturnType<typeof full>,
+    ...ReturnType<typeof full>[],
+  ];
   const low = empty(device, [n], 'bf16');
   for (const [name, outputs, bytes] of [
     ['adamw f32', [master!, m!, v!], 28],
@@ -18,7 +21,14 @@ export async function benchAdamw(device: Device, peaks: Peaks, peerGBs?: number)
       await device.backend.synchronize();
     });
     const rate = (bytes * n) / min / 1e6;
-    report({ bench: name, shape: `${n} parameters`, GBs: rate, ofStream: rate / peaks.adamStreamGBs, ofTriad: rate / peaks.triadGBs, ...(peerGBs && bytes === 28 && { peer: peerGBs, ratio: rate / peerGBs }) });
+    report({
+      bench: name,
+      shape: `${n} parameters`,
+      GBs: rate,
+      ofStream: rate / peaks.adamStreamGBs,
+      ofTriad: rate / peaks.triadGBs,
+      ...(peerGBs && bytes === 28 && { peer: peerGBs, ratio: rate / peerGBs }),
+    });
   }
   for (const t of [coefficient, grad, master!, m!, v!, low]) t.dispose();
 }

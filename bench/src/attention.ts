@@ -1,4 +1,4 @@
-import { attention, type Device, noGrad, scope, matmul, empty, launch, ops } from '@deepspeed-ts/core';
+import { attention, type Device, empty, launch, matmul, noGrad, ops, scope } from '@deepspeed-ts/core';
 import { random } from './gemm.js';
 import { report, time } from './measure.js';
 import type { Peaks } from './peaks.js';
@@ -10,12 +10,22 @@ export async function benchAttention(device: Device, peaks: Peaks): Promise<void
   const q = random(device, [heads, tokens, size]);
   const k = random(device, [heads, tokens, size]);
   const scores = await time(() => run(() => matmul(q, k, { transB: true })));
-  report({ bench: 'batched q k^T', shape: `${heads}x(${tokens}x${tokens}x${size})`, gflops: flops / scores.min / 1e6, ofPeak: flops / scores.min / 1e6 / peaks.fmaGflops });
+  report({
+    bench: 'batched q k^T',
+    shape: `${heads}x(${tokens}x${tokens}x${size})`,
+    gflops: flops / scores.min / 1e6,
+    ofPeak: flops / scores.min / 1e6 / peaks.fmaGflops,
+  });
 
   const qkv = random(device, [8, tokens, 3 * 6 * size]);
   const fused = await time(() => run(() => attention(qkv, { heads: 6, headDim: size })));
   // Causal: half of both products.
-  report({ bench: 'attention forward', shape: '8x6 heads, 256 tokens', gflops: flops / fused.min / 1e6, ofPeak: flops / fused.min / 1e6 / peaks.fmaGflops });
+  report({
+    bench: 'attention forward',
+    shape: '8x6 heads, 256 tokens',
+    gflops: flops / fused.min / 1e6,
+    ofPeak: flops / fused.min / 1e6 / peaks.fmaGflops,
+  });
 
   const [n, depth] = [4096, 4096];
   const x = random(device, [1, depth]);

@@ -1,4 +1,4 @@
-import { type Device, launch, ops, tensor, type Tensor, normals, scope, empty } from '@deepspeed-ts/core';
+import { type Device, empty, launch, normals, ops, scope, type Tensor, tensor } from '@deepspeed-ts/core';
 import { geometricMean, report, time } from './measure.js';
 import type { Peaks } from './peaks.js';
 import { trainingProducts } from './shapes.js';
@@ -22,17 +22,34 @@ export async function benchGemm(device: Device, peaks: Peaks, peer?: readonly nu
     const gflops = (2 * m * n * k) / min / 1e6;
     rates.push(gflops);
     const beside = peer?.[i];
-    report({ bench: 'gemm', shape: `${m}x${n}x${k} ${layout}`, gflops, ofPeak: gflops / peaks.fmaGflops, ...(beside && { peer: beside, ratio: gflops / beside }) });
+    report({
+      bench: 'gemm',
+      shape: `${m}x${n}x${k} ${layout}`,
+      gflops,
+      ofPeak: gflops / peaks.fmaGflops,
+      ...(beside && { peer: beside, ratio: gflops / beside }),
+    });
     for (const t of [a, b, y]) t.dispose();
   }
   const mean = geometricMean(rates);
   const peerMean = peer && geometricMean(peer);
-  report({ bench: 'gemm', shape: 'geometric mean', gflops: mean, ofPeak: mean / peaks.fmaGflops, ...(peerMean && { peer: peerMean, ratio: mean / peerMean }) });
+  report({
+    bench: 'gemm',
+    shape: 'geometric mean',
+    gflops: mean,
+    ofPeak: mean / peaks.fmaGflops,
+    ...(peerMean && { peer: peerMean, ratio: mean / peerMean }),
+  });
 }
 
 export function random(device: Device, shape: readonly number[]): Tensor {
   const n = shape.reduce((x, size) => x * size, 1);
   // Box-Muller in JavaScript is slow; a short pattern times just the same.
   const pattern = normals({ seed: 1 }, 0, 4093);
-  return tensor(device, Float64Array.from({ length: n }, (_, i) => pattern[i % pattern.length]!), 'f32', shape);
+  return tensor(
+    device,
+    Float64Array.from({ length: n }, (_, i) => pattern[i % pattern.length]!),
+    'f32',
+    shape,
+  );
 }

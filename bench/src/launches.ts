@@ -4,7 +4,11 @@ import { report } from './measure.js';
 /** What one op launch costs the JavaScript thread: encoding, the call into native code and queueing. */
 export async function benchLaunches(device: Device): Promise<void> {
   const add = ops.find(({ name }) => name === 'add')!;
-  const [a, b, y] = [0, 1, 2].map(() => empty(device, [16], 'f32')) as [ReturnType<typeof empty>, ReturnType<typeof empty>, ReturnType<typeof empty>];
+  const [a, b, y] = [0, 1, 2].map(() => empty(device, [16], 'f32')) as [
+    ReturnType<typeof empty>,
+    ReturnType<typeof empty>,
+    ReturnType<typeof empty>,
+  ];
   const count = 2000;
   let best = Number.POSITIVE_INFINITY;
   for (let round = 0; round < 50; round++) {

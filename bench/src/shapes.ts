@@ -1,5 +1,10 @@
 /** Matrix products of training, [M, N, K] with how the operands are stored: y = x w' (NT), dx = dy w (NN), dw = dy' x (TN). */
-export const trainingProducts: readonly { readonly m: number; readonly n: number; readonly k: number; readonly layout: 'NT' | 'NN' | 'TN' }[] = [
+export const trainingProducts: readonly {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly layout: 'NT' | 'NN' | 'TN';
+}[] = [
   { m: 2048, n: 1152, k: 384, layout: 'NT' },
   { m: 2048, n: 384, k: 384, layout: 'NT' },
   { m: 2048, n: 1536, k: 384, layout: 'NT' },

@@ -1,6 +1,6 @@
 export * from '@deepspeed-ts/core';
 export { connect, cpuBackend } from '@deepspeed-ts/kernels-cpu';
-export { adam, type AdamOptions, type FlatOptimizer, type Stage, ZeroStore } from '@deepspeed-ts/zero';
+export { type AdamOptions, adam, type FlatOptimizer, type Stage, ZeroStore } from '@deepspeed-ts/zero';
 export * from './checkpoint/index.js';
 export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';
@@ -11,5 +11,5 @@ export { EngineOptimizer, type GroupOverrides, type ParameterGroup, type Paramet
 export { type EngineReport, formatReport } from './engine/report.js';
 export type { WallClockBreakdown } from './engine/wall-clock.js';
 export { type Initialized, type InitializeOptions, initialize } from './initialize.js';
-export { DynamicLossScaler, type DynamicLossScaleOptions, type LossScaler, type LossScalerState } from './precision/index.js';
+export { type DynamicLossScaleOptions, DynamicLossScaler, type LossScaler, type LossScalerState } from './precision/index.js';
 export { createSchedule, createScheduler, LRScheduler, type Schedule, type SchedulerConfig } from './schedules/index.js';

@@ -1,6 +1,6 @@
 import { type Backend, type Communicator, ConfigError, Device, openBackend, type Parameter } from '@deepspeed-ts/core';
 import { connect } from '@deepspeed-ts/kernels-cpu';
-import { adam, type AdamOptions, zeroOptions, ZeroStore } from '@deepspeed-ts/zero';
+import { type AdamOptions, adam, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
 import { adamSettings, type DeepSpeedConfig, loadConfig } from './config/index.js';
 import { DataLoader, type Dataset, type HostArray } from './data/index.js';
 import type { Batch } from './engine/batch.js';
@@ -43,7 +43,9 @@ export interface Initialized<Sample = Readonly<Record<string, HostArray>>> {
  *
  * @throws ConfigError listing every problem of the config; RendezvousError where the ranks don't find each other
  */
-export async function initialize<Sample = Readonly<Record<string, HostArray>>>(options: InitializeOptions<Sample>): Promise<Initialized<Sample>> {
+export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
+  options: InitializeOptions<Sample>,
+): Promise<Initialized<Sample>> {
   const { model, seed = 0, trainingData } = options;
   const communicator = options.communicator ?? (await connect());
   try {
@@ -63,7 +65,19 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(o
     });
     const ownsCommunicator = options.communicator === undefined;
     const lossScaler = lossScalerOf(config);
-    const engine = new DeepSpeedEngine({ model, config, device, communicator, store, optimizer, scheduler, lossScaler, dataloader, seed, ownsCommunicator });
+    const engine = new DeepSpeedEngine({
+      model,
+      config,
+      device,
+      communicator,
+      store,
+      optimizer,
+      scheduler,
+      lossScaler,
+      dataloader,
+      seed,
+      ownsCommunicator,
+    });
     return { engine, optimizer, dataloader, scheduler };
   } catch (error) {
     if (!options.communicator) await communicator.close();
@@ -76,7 +90,12 @@ function adamOptions({ optimizer }: DeepSpeedConfig): AdamOptions {
   return { ...adamSettings(optimizer), biasCorrection: true };
 }
 
-function loaderFor<Sample>(data: Dataset<Sample>, { collate, seed = 0 }: InitializeOptions<Sample>, config: DeepSpeedConfig, { rank, size }: Communicator): DataLoader<Sample, Batch> {
+function loaderFor<Sample>(
+  data: Dataset<Sample>,
+  { collate, seed = 0 }: InitializeOptions<Sample>,
+  config: DeepSpeedConfig,
+  { rank, size }: Communicator,
+): DataLoader<Sample, Batch> {
   return new DataLoader<Sample, Batch>(data, {
     batchSize: config.train_micro_batch_size_per_gpu,
     rank,

@@ -1,5 +1,18 @@
 import { join } from 'node:path';
-import { backward, DecoderLM, decoderConfig, type Device, LocalStore, nextTokenLabels, noGrad, openBackend, scope, tensor, WorldOfOne, write } from '@deepspeed-ts/core';
+import {
+  backward,
+  DecoderLM,
+  type Device,
+  decoderConfig,
+  LocalStore,
+  nextTokenLabels,
+  noGrad,
+  openBackend,
+  scope,
+  tensor,
+  WorldOfOne,
+  write,
+} from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
@@ -59,7 +72,8 @@ describe.each(['gpt2', 'llama'])('a 3-layer %s with the weights of the reference
       const inputIds = { data: Int32Array.from(data), shape };
       losses.push(await engine.trainBatch([{ inputIds, labels: { data: nextTokenLabels(data, shape[1]!), shape } }]));
     }
-    for (const [i, expected] of golden.get('train_losses')!.data.entries()) expect(Math.abs(losses[i]! - expected) / expected).toBeLessThan(1e-3);
+    for (const [i, expected] of golden.get('train_losses')!.data.entries())
+      expect(Math.abs(losses[i]! - expected) / expected).toBeLessThan(1e-3);
     await engine.dispose();
     lm.dispose();
     expect(engine.device.describeLive()).toEqual([]);
@@ -69,4 +83,3 @@ describe.each(['gpt2', 'llama'])('a 3-layer %s with the weights of the reference
 function idsOf(device: Device, values: ArrayLike<number>, shape: readonly number[]) {
   return tensor(device, values, 'i32', shape, { kind: 'data' });
 }
-

@@ -12,7 +12,13 @@ export interface GlobalNorm {
  * squares of every (rank, unit) slice is taken by itself and the slices are added rank by rank: who computed which does not show.
  * Both count gradients as multiplied by `scale`.
  */
-export function globalNorm(units: readonly UnitState[], communicator: Communicator, device: Device, maxNorm: number, scale: number): GlobalNorm {
+export function globalNorm(
+  units: readonly UnitState[],
+  communicator: Communicator,
+  device: Device,
+  maxNorm: number,
+  scale: number,
+): GlobalNorm {
   return scope(() => {
     const { rank, size } = communicator;
     const partials = empty(device, [size * units.length], 'f32');

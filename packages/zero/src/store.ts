@@ -13,13 +13,13 @@ import {
   unitsOf,
   WorldOfOne,
 } from '@deepspeed-ts/core';
+import { type ExportContext, exportBytes, exportTensors, type StateKind } from './export.js';
 import { Gatherer } from './gatherer.js';
 import { globalNorm } from './global-norm.js';
 import { type Placement, UnitLayout } from './layout.js';
 import { localState, type StatePart, type StateSource, takeOver } from './local-state.js';
 import type { FlatOptimizer } from './optimizer.js';
 import { Reducer } from './reducer.js';
-import { exportBytes, type ExportContext, exportTensors, type StateKind } from './export.js';
 import { type InitialValues, type Stage, UnitState } from './unit-state.js';
 
 export interface ZeroStoreOptions<Options> {
@@ -148,7 +148,11 @@ export class ZeroStore<Options> implements ParameterStore {
    */
   step({ optionsOf, maxNorm = 0, gradScale = 1 }: StepOptions<Options>): void {
     const trained = this.#units.filter(({ gradient }) => gradient);
-    if (trained.length === 0) throw new DeepSpeedError('ERR_NO_GRADIENT', `[step] rank ${this.communicator.rank} has no gradients: run backward and finishBackward first`);
+    if (trained.length === 0)
+      throw new DeepSpeedError(
+        'ERR_NO_GRADIENT',
+        `[step] rank ${this.communicator.rank} has no gradients: run backward and finishBackward first`,
+      );
     this.#gatherer.releaseAll();
     this.#steps++;
     this.#unsettled = true;
@@ -173,7 +177,8 @@ export class ZeroStore<Options> implements ParameterStore {
    * last step that was applied. Who never calls it counts every step as applied.
    */
   async finishStep(): Promise<number> {
-    if (!this.#gradNorm) throw new DeepSpeedError('ERR_NO_GRADIENT', `[finishStep] rank ${this.communicator.rank} has not taken a step yet`);
+    if (!this.#gradNorm)
+      throw new DeepSpeedError('ERR_NO_GRADIENT', `[finishStep] rank ${this.communicator.rank} has not taken a step yet`);
     const norm = await this.#gradNorm.item();
     if (this.#unsettled && !Number.isFinite(norm)) this.#steps--;
     this.#unsettled = false;
@@ -268,9 +273,11 @@ function initialValues<Options>({ seed = 0, initial }: ZeroStoreOptions<Options>
     const given = initial?.(name, parameter);
     if (!given) return parameter.init({ seed, name }, start, count);
     if (given.length !== parameter.numel) {
-      throw new DeepSpeedError('ERR_SHAPE', `[ZeroStore] ${name} has shape [${parameter.shape.join(', ')}], but ${given.length} initial values were given`);
+      throw new DeepSpeedError(
+        'ERR_SHAPE',
+        `[ZeroStore] ${name} has shape [${parameter.shape.join(', ')}], but ${given.length} initial values were given`,
+      );
     }
     return Float64Array.from({ length: count }, (_, i) => given[start + i]!);
   };
 }
-

@@ -1,5 +1,19 @@
-import { bytesOf, cast, empty, fill, type FloatDType, hostTensor, launch, type Parameter, scope, Tensor, write, type Device, type Work } from '@deepspeed-ts/core';
-import type { UnitLayout, Range } from './layout.js';
+import {
+  bytesOf,
+  cast,
+  type Device,
+  empty,
+  type FloatDType,
+  fill,
+  hostTensor,
+  launch,
+  type Parameter,
+  scope,
+  Tensor,
+  type Work,
+  write,
+} from '@deepspeed-ts/core';
+import type { Range, UnitLayout } from './layout.js';
 
 export type Stage = 0 | 1 | 2 | 3;
 
@@ -111,7 +125,10 @@ export class UnitState {
     const accumulate = this.#written.has(parameter) ? 1 : 0;
     this.#written.add(parameter);
     // Belongs to the scope of the op that writes it.
-    return { tensor: new Tensor(local.buffer.retain(), parameter.shape, local.dtype, local.byteOffset + offset * bytesOf(local.dtype)), accumulate };
+    return {
+      tensor: new Tensor(local.buffer.retain(), parameter.shape, local.dtype, local.byteOffset + offset * bytesOf(local.dtype)),
+      accumulate,
+    };
   }
 
   /** The flat local gradient; made on first use. */
@@ -174,4 +191,3 @@ function zero(flat: Tensor, start: number, end: number): void {
 function lengthOf({ start, end }: Range): number {
   return end - start;
 }
-

@@ -4,7 +4,7 @@ import type { Attrs, Op } from '../ops/define-op.js';
 import { launch } from '../ops/launch.js';
 import { empty } from '../tensor/create.js';
 import type { Device } from '../tensor/device.js';
-import { Tensor } from '../tensor/tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { isRecording } from './mode.js';
 import type { Edge } from './node.js';
 import { OpNode } from './op-node.js';
@@ -63,7 +63,10 @@ function commonDevice(op: string, inputs: readonly Tensor[]): Device {
   const device = inputs[0]!.device;
   for (const input of inputs) {
     if (input.device !== device) {
-      throw new DeepSpeedError('ERR_DEVICE', `[${op}] all inputs must be on one device, got ${device.name} and ${input.device.name} (or two devices of that name)`);
+      throw new DeepSpeedError(
+        'ERR_DEVICE',
+        `[${op}] all inputs must be on one device, got ${device.name} and ${input.device.name} (or two devices of that name)`,
+      );
     }
   }
   return device;

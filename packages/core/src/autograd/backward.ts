@@ -5,7 +5,7 @@ import { full } from '../tensor/create.js';
 import { scope, untrack } from '../tensor/scope.js';
 import type { Shape, Tensor } from '../tensor/tensor.js';
 import { isRecording, noGrad } from './mode.js';
-import { GradNode } from './node.js';
+import type { GradNode } from './node.js';
 
 /** Uses of parameters whose gradient is still to come, over the whole pass (nested passes of `checkpoint` share it). */
 let outstanding: Map<Parameter, number> | null = null;
@@ -21,12 +21,17 @@ export function backward(root: Tensor, gradient?: Tensor): void {
     throw new DeepSpeedError('ERR_NO_GRADIENT', `[backward] the tensor has no history: ${why}`);
   }
   if (!gradient && root.numel !== 1) {
-    throw new DeepSpeedError('ERR_NO_GRADIENT', `[backward] a tensor of shape [${root.shape.join(', ')}] needs a gradient of the same shape; only a scalar defaults to 1`);
+    throw new DeepSpeedError(
+      'ERR_NO_GRADIENT',
+      `[backward] a tensor of shape [${root.shape.join(', ')}] needs a gradient of the same shape; only a scalar defaults to 1`,
+    );
   }
   if (gradient && gradient.numel !== root.numel) {
     throw new ShapeError('backward', `a gradient of shape [${root.shape.join(', ')}]`, `[${gradient.shape.join(', ')}]`);
   }
-  backwardFrom([{ node: root.node, output: root.nodeOutput, gradient: gradient?.retain() ?? untracked(full(root.device, root.shape, root.dtype, 1)) }]);
+  backwardFrom([
+    { node: root.node, output: root.nodeOutput, gradient: gradient?.retain() ?? untracked(full(root.device, root.shape, root.dtype, 1)) },
+  ]);
 }
 
 export interface Seed {

@@ -32,7 +32,13 @@ class CheckpointNode extends GradNode {
   readonly #random: ReturnType<typeof randomContext>;
   #inputs: Tensor[];
 
-  constructor(body: Body, inputs: readonly Tensor[], outputs: readonly Tensor[], uses: readonly Parameter[], random: ReturnType<typeof randomContext>) {
+  constructor(
+    body: Body,
+    inputs: readonly Tensor[],
+    outputs: readonly Tensor[],
+    uses: readonly Parameter[],
+    random: ReturnType<typeof randomContext>,
+  ) {
     // Parameters after the inputs: held here, so that they are not called final before the block has been recomputed.
     super(
       [...inputs.map((input): Edge => (input.node ? { node: input.node, output: input.nodeOutput } : null)), ...uses],

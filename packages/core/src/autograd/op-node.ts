@@ -1,5 +1,5 @@
-import type { Attrs, GradientTarget, Op, VjpContext } from '../ops/define-op.js';
 import { Parameter } from '../nn/parameter.js';
+import type { Attrs, GradientTarget, Op, VjpContext } from '../ops/define-op.js';
 import { empty } from '../tensor/create.js';
 import { untrack } from '../tensor/scope.js';
 import { Tensor, type TensorSpec } from '../tensor/tensor.js';

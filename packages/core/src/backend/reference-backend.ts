@@ -1,8 +1,8 @@
 import { bytesOf, type DType } from '../dtype.js';
 import { DeepSpeedError } from '../errors.js';
-import type { Backend, BufferHandle, DeviceMemory, View } from './backend.js';
 import { referenceOp } from '../ops/registry.js';
 import { decode, encode } from '../tensor/host.js';
+import type { Backend, BufferHandle, DeviceMemory, View } from './backend.js';
 
 /**
  * Plain TypeScript: every op runs its `reference` on doubles and stores the result rounded. Slow and obvious; it makes the

@@ -22,7 +22,10 @@ export function openBackend(name?: string): Backend {
   const entry = name === undefined ? known[0]?.[1] : registry.get(name);
   if (!entry) {
     const names = known.map(([key]) => key).join(', ');
-    throw new DeepSpeedError('ERR_UNKNOWN_BACKEND', `no backend named '${name}'; registered: ${names}. Import its package first (for 'cpu': @deepspeed-ts/kernels-cpu)`);
+    throw new DeepSpeedError(
+      'ERR_UNKNOWN_BACKEND',
+      `no backend named '${name}'; registered: ${names}. Import its package first (for 'cpu': @deepspeed-ts/kernels-cpu)`,
+    );
   }
   return entry.factory();
 }

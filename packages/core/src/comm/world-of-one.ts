@@ -1,6 +1,6 @@
-import type { Tensor } from '../tensor/tensor.js';
-import { launch } from '../ops/launch.js';
 import { copy } from '../ops/copy.js';
+import { launch } from '../ops/launch.js';
+import type { Tensor } from '../tensor/tensor.js';
 import type { Communicator, Work } from './communicator.js';
 
 const done: Work = { wait() {}, async finished() {} };

@@ -1,6 +1,6 @@
-import { embedding, layerNorm, linear, type LinearLayout, rmsNorm } from '../ops/index.js';
+import { embedding, type LinearLayout, layerNorm, linear, rmsNorm } from '../ops/index.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { init, type Initializer } from './init.js';
+import { type Initializer, init } from './init.js';
 import { Module } from './module.js';
 import { Parameter } from './parameter.js';
 
@@ -22,7 +22,10 @@ export class Linear extends Module<[Tensor], Tensor> {
     super();
     const bound = 1 / Math.sqrt(inputs);
     this.layout = options.layout ?? 'out_in';
-    this.weight = new Parameter(this.layout === 'out_in' ? [outputs, inputs] : [inputs, outputs], options.init ?? init.uniform(-bound, bound));
+    this.weight = new Parameter(
+      this.layout === 'out_in' ? [outputs, inputs] : [inputs, outputs],
+      options.init ?? init.uniform(-bound, bound),
+    );
     // Weights that begin otherwise (transformers') have biases that begin at zero.
     if (options.bias ?? true) this.bias = new Parameter([outputs], options.init ? init.constant(0) : init.uniform(-bound, bound));
   }

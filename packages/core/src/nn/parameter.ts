@@ -1,8 +1,8 @@
 import type { DType } from '../dtype.js';
 import { DeepSpeedError } from '../errors.js';
-import type { GradientTarget } from '../ops/define-op.js';
 import { accumulate } from '../ops/accumulate.js';
 import { cast } from '../ops/cast.js';
+import type { GradientTarget } from '../ops/define-op.js';
 import { launch } from '../ops/launch.js';
 import type { Shape, Tensor, TensorSpec } from '../tensor/tensor.js';
 import { numelOf } from '../tensor/tensor.js';
@@ -48,14 +48,18 @@ export class Parameter implements TensorSpec {
 
   get store(): ParameterStore {
     if (!this.#store) {
-      throw new DeepSpeedError('ERR_NO_STORE', `a parameter of shape [${this.shape.join(', ')}] has no storage yet: pass its model to initialize(), or to new LocalStore(model, device)`);
+      throw new DeepSpeedError(
+        'ERR_NO_STORE',
+        `a parameter of shape [${this.shape.join(', ')}] has no storage yet: pass its model to initialize(), or to new LocalStore(model, device)`,
+      );
     }
     return this.#store;
   }
 
   /** Gives the parameter a home; `undefined` takes it away. A parameter has one store at a time. */
   attach(store: ParameterStore | undefined): void {
-    if (store && this.#store) throw new DeepSpeedError('ERR_STORE_TAKEN', 'this model is already held by another store or engine; dispose that one first');
+    if (store && this.#store)
+      throw new DeepSpeedError('ERR_STORE_TAKEN', 'this model is already held by another store or engine; dispose that one first');
     this.#store = store;
   }
 

@@ -49,8 +49,18 @@ export const adamwOp = defineOp<AdamwAttrs>({
     return [
       { inputs: [r.randn(1037), one], attrs: { ...attrs, decoupled: 1 }, outputs: state() },
       { inputs: [r.randn(1037), one], attrs: { ...attrs, decoupled: 0 }, outputs: state() },
-      { inputs: [r.randn(1037), one], attrs: { ...attrs, decoupled: 1 }, outputs: [...state(), hostTensor([1037], 'bf16')], note: 'with a bf16 copy' },
-      { inputs: [r.randn(1037), hostTensor([1], 'f32', [Number.NaN])], attrs: { ...attrs, decoupled: 1 }, outputs: state(), note: 'overflow' },
+      {
+        inputs: [r.randn(1037), one],
+        attrs: { ...attrs, decoupled: 1 },
+        outputs: [...state(), hostTensor([1037], 'bf16')],
+        note: 'with a bf16 copy',
+      },
+      {
+        inputs: [r.randn(1037), hostTensor([1], 'f32', [Number.NaN])],
+        attrs: { ...attrs, decoupled: 1 },
+        outputs: state(),
+        note: 'overflow',
+      },
     ];
   },
 });

@@ -1,5 +1,5 @@
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { apply, type Argument } from '../autograd/apply.js';
 import { expectFloat, expectSame } from './check.js';
 import { defineOp } from './define-op.js';
 import { launch } from './launch.js';
@@ -20,7 +20,10 @@ export const addOp = defineOp<Record<never, number>>({
     give(0, grad(0)!);
     give(1, grad(0)!);
   },
-  samples: (r) => [{ inputs: [r.randn(3, 5), r.randn(3, 5)], attrs: {} }, { inputs: [r.randn(1037), r.randn(1037)], attrs: {} }],
+  samples: (r) => [
+    { inputs: [r.randn(3, 5), r.randn(3, 5)], attrs: {} },
+    { inputs: [r.randn(1037), r.randn(1037)], attrs: {} },
+  ],
 });
 
 export function add(a: Argument, b: Argument): Tensor {

@@ -1,11 +1,11 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import { uniforms } from '../random/philox.js';
 import type { HostTensor } from '../tensor/host.js';
 import type { Tensor, TensorSpec } from '../tensor/tensor.js';
 import { columns, expect, expectFloat } from './check.js';
 import { defineOp } from './define-op.js';
+import { type DropoutAttrs, dropoutKey } from './dropout.js';
 import { launch } from './launch.js';
-import { dropoutKey, type DropoutAttrs } from './dropout.js';
 
 interface AttentionAttrs extends DropoutAttrs {
   heads: number;

@@ -8,5 +8,8 @@ export const copy = defineOp<Record<never, number>>({
   reference([x], _, [y]) {
     y!.data.set(x!.data);
   },
-  samples: (r) => [{ inputs: [r.randn(3, 11)], attrs: {} }, { inputs: [r.ints(1000, 1037)], attrs: {} }],
+  samples: (r) => [
+    { inputs: [r.randn(3, 11)], attrs: {} },
+    { inputs: [r.ints(1000, 1037)], attrs: {} },
+  ],
 });

@@ -1,8 +1,8 @@
 import type { FloatDType } from '../dtype.js';
 import type { HostTensor } from '../tensor/host.js';
 import type { Tensor, TensorSpec } from '../tensor/tensor.js';
-import { registerReference } from './registry.js';
 import type { Random } from './random-samples.js';
+import { registerReference } from './registry.js';
 
 /** Numbers only: flags are 0 or 1, so that attributes cross to native code as an array of doubles. */
 export type Attrs = Readonly<Record<string, number>>;

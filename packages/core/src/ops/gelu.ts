@@ -1,4 +1,4 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { expectFloat } from './check.js';
 import { defineOp } from './define-op.js';

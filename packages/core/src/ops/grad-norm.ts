@@ -9,7 +9,10 @@ export const sumSquares = defineOp<Record<never, number>>({
   reference([x], _, [out]) {
     out!.data[0] = x!.data.reduce((sum, v) => sum + v * v, 0);
   },
-  samples: (r) => [{ inputs: [r.randn(10007)], attrs: {} }, { inputs: [r.randn(5)], attrs: {} }],
+  samples: (r) => [
+    { inputs: [r.randn(10007)], attrs: {} },
+    { inputs: [r.randn(5)], attrs: {} },
+  ],
 });
 
 /**

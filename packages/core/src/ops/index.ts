@@ -59,7 +59,6 @@ export const ops: readonly Op<any>[] = [
   swigluBackward,
 ];
 
-export { accumulate, adamwOp, cast, copy, gradNorm, sumSquares };
 export { add } from './add.js';
 export { type AttentionOptions, attention } from './attention.js';
 export { castTo } from './cast.js';
@@ -79,3 +78,4 @@ export { rope } from './rope.js';
 export { scale } from './scale.js';
 export { softmax } from './softmax.js';
 export { swiglu } from './swiglu.js';
+export { accumulate, adamwOp, cast, copy, gradNorm, sumSquares };

@@ -1,9 +1,9 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, expectSame, rowsOf } from './check.js';
 import { defineOp } from './define-op.js';
-import { stored } from './stored.js';
 import { normBackward } from './norm-backward.js';
+import { stored } from './stored.js';
 
 /**
  * Layer normalisation over the last axis (Ba et al., arXiv:1607.06450), optionally of x + residual.
@@ -14,7 +14,10 @@ export const layerNormOp = defineOp<{ eps: number }>({
   attrs: ['eps'],
   infer([x, w, b, residual]) {
     expectFloat('layer_norm', 'x', x!);
-    for (const [name, p] of [['w', w!], ['b', b!]] as const) {
+    for (const [name, p] of [
+      ['w', w!],
+      ['b', b!],
+    ] as const) {
       expect(p.shape.length === 1 && p.shape[0] === columns(x!), 'layer_norm', `${name} of shape [${columns(x!)}]`, p);
     }
     if (residual) expectSame('layer_norm', 'residual', residual, x!);
@@ -26,7 +29,9 @@ export const layerNormOp = defineOp<{ eps: number }>({
     const size = columns(x!);
     for (let row = 0; row < rowsOf(x!); row++) {
       const at = row * size;
-      const values = Array.from({ length: size }, (_, i) => residual ? stored(x!.data[at + i]! + residual.data[at + i]!, h!.dtype) : x!.data[at + i]!);
+      const values = Array.from({ length: size }, (_, i) =>
+        residual ? stored(x!.data[at + i]! + residual.data[at + i]!, h!.dtype) : x!.data[at + i]!,
+      );
       const mean = values.reduce((a, v) => a + v, 0) / size;
       const rstd = 1 / Math.sqrt(values.reduce((a, v) => a + (v - mean) ** 2, 0) / size + eps);
       stats!.data[row * 2] = mean;
@@ -95,7 +100,12 @@ export const layerNormBackward = defineOp<{ accumulateW: number; accumulateB: nu
 /** Normalises x (or x + residual, then also returned as `sum`). */
 export function layerNorm(x: Argument, w: Argument, b: Argument, options?: { eps?: number; residual?: undefined }): { y: Tensor };
 export function layerNorm(x: Argument, w: Argument, b: Argument, options: { eps?: number; residual: Argument }): { y: Tensor; sum: Tensor };
-export function layerNorm(x: Argument, w: Argument, b: Argument, options: { eps?: number; residual?: Argument | undefined } = {}): { y: Tensor; sum?: Tensor } {
+export function layerNorm(
+  x: Argument,
+  w: Argument,
+  b: Argument,
+  options: { eps?: number; residual?: Argument | undefined } = {},
+): { y: Tensor; sum?: Tensor } {
   const { eps = 1e-5, residual } = options;
   const [y, , sum] = apply(layerNormOp, residual ? [x, w, b, residual] : [x, w, b], { eps });
   return sum ? { y: y!, sum } : { y: y! };

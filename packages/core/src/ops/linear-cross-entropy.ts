@@ -1,5 +1,5 @@
-import { apply, type Argument } from '../autograd/apply.js';
-import { hostTensor, type HostTensor } from '../tensor/host.js';
+import { type Argument, apply } from '../autograd/apply.js';
+import { type HostTensor, hostTensor } from '../tensor/host.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, rowsOf } from './check.js';
 import { defineOp } from './define-op.js';
@@ -17,7 +17,12 @@ export const linearCrossEntropyOp = defineOp<{ ignoreIndex: number }>({
     expectFloat('linear_cross_entropy', 'x', x!);
     expect(w!.shape.length === 2 && columns(w!) === columns(x!), 'linear_cross_entropy', `w of shape [vocabulary, ${columns(x!)}]`, w!);
     const rows = rowsOf(x!);
-    expect(labels!.dtype === 'i32' && rowsOf(labels!) * columns(labels!) === rows, 'linear_cross_entropy', `${rows} labels of dtype i32`, labels!);
+    expect(
+      labels!.dtype === 'i32' && rowsOf(labels!) * columns(labels!) === rows,
+      'linear_cross_entropy',
+      `${rows} labels of dtype i32`,
+      labels!,
+    );
     return [
       { shape: [], dtype: 'f32' },
       { shape: [rows], dtype: 'f32' },
@@ -39,12 +44,24 @@ export const linearCrossEntropyOp = defineOp<{ ignoreIndex: number }>({
   saves: { inputs: [0, 1, 2], outputs: [1] },
   vjp({ attrs, input, output, grad, into }) {
     const [dx, dw] = [into(0), into(1)];
-    launch(linearCrossEntropyBackward, [grad(0)!, input(0), input(1), input(2), output(1)], [dx.tensor, dw.tensor], { ...attrs, accumulate: dw.accumulate });
+    launch(linearCrossEntropyBackward, [grad(0)!, input(0), input(1), input(2), output(1)], [dx.tensor, dw.tensor], {
+      ...attrs,
+      accumulate: dw.accumulate,
+    });
   },
   samples: (r) => [
     { inputs: [r.randn(6, 5), r.randn(7, 5), r.ints(7, 6)], attrs: { ignoreIndex: -100 } },
-    { inputs: [r.randn(2, 3, 5), r.randn(7, 5), hostTensor([2, 3], 'i32', [1, -100, 0, 6, -100, 3])], attrs: { ignoreIndex: -100 }, note: 'some ignored' },
-    { inputs: [r.randn(2, 5), r.randn(7, 5), hostTensor([2], 'i32', [-100, -100])], attrs: { ignoreIndex: -100 }, differentiable: [], note: 'all ignored' },
+    {
+      inputs: [r.randn(2, 3, 5), r.randn(7, 5), hostTensor([2, 3], 'i32', [1, -100, 0, 6, -100, 3])],
+      attrs: { ignoreIndex: -100 },
+      note: 'some ignored',
+    },
+    {
+      inputs: [r.randn(2, 5), r.randn(7, 5), hostTensor([2], 'i32', [-100, -100])],
+      attrs: { ignoreIndex: -100 },
+      differentiable: [],
+      note: 'all ignored',
+    },
     { inputs: [r.randn(150, 33), r.randn(301, 33), r.ints(301, 150)], attrs: { ignoreIndex: 0 }, differentiable: [] },
   ],
 });

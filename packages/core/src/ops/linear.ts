@@ -1,4 +1,4 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor, TensorSpec } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, rowsOf, withColumns } from './check.js';
 import { defineOp } from './define-op.js';
@@ -30,13 +30,24 @@ export const linearOp = defineOp<LinearAttrs>({
   attrs: ['n', 'hasBias', 'layout'],
   infer([x, ...rest], { n, hasBias, layout }) {
     expectFloat('linear', 'x', x!);
-    expect(rest.length === n * (1 + hasBias), 'linear', `${n} weights${hasBias ? ` and ${n} biases` : ''}`, `${rest.length} inputs after x`);
+    expect(
+      rest.length === n * (1 + hasBias),
+      'linear',
+      `${n} weights${hasBias ? ` and ${n} biases` : ''}`,
+      `${rest.length} inputs after x`,
+    );
     let total = 0;
     for (let i = 0; i < n; i++) {
       const w = rest[i]!;
-      expect(w.shape.length === 2 && inSize(w, layout) === columns(x!), 'linear', `weight ${i} with ${columns(x!)} inputs for x [${x!.shape.join(', ')}]`, w);
+      expect(
+        w.shape.length === 2 && inSize(w, layout) === columns(x!),
+        'linear',
+        `weight ${i} with ${columns(x!)} inputs for x [${x!.shape.join(', ')}]`,
+        w,
+      );
       expect(w.dtype === x!.dtype, 'linear', `weight ${i} of dtype ${x!.dtype}`, w);
-      if (hasBias) expect(columns(rest[n + i]!) === outSize(w, layout), 'linear', `bias ${i} of ${outSize(w, layout)} elements`, rest[n + i]!);
+      if (hasBias)
+        expect(columns(rest[n + i]!) === outSize(w, layout), 'linear', `bias ${i} of ${outSize(w, layout)} elements`, rest[n + i]!);
       total += outSize(w, layout);
     }
     return [{ shape: withColumns(x!.shape, total), dtype: x!.dtype }];
@@ -83,7 +94,11 @@ export const linearOp = defineOp<LinearAttrs>({
   samples: (r) => [
     { inputs: [r.randn(2, 5, 7), r.randn(3, 7)], attrs: { n: 1, hasBias: 0, layout: 0 } },
     { inputs: [r.randn(5, 7), r.randn(7, 3), r.randn(3)], attrs: { n: 1, hasBias: 1, layout: 1 } },
-    { inputs: [r.randn(5, 8), r.randn(6, 8), r.randn(2, 8), r.randn(2, 8)], attrs: { n: 3, hasBias: 0, layout: 0 }, note: 'q, k and v side by side' },
+    {
+      inputs: [r.randn(5, 8), r.randn(6, 8), r.randn(2, 8), r.randn(2, 8)],
+      attrs: { n: 3, hasBias: 0, layout: 0 },
+      note: 'q, k and v side by side',
+    },
     { inputs: [r.randn(5, 8), r.randn(6, 8), r.randn(3, 8), r.randn(6), r.randn(3)], attrs: { n: 2, hasBias: 1, layout: 0 } },
     { inputs: [r.randn(70, 96), r.randn(200, 96), r.randn(200)], attrs: { n: 1, hasBias: 1, layout: 0 }, differentiable: [] },
   ],
@@ -135,7 +150,11 @@ export const linearDw = defineOp<{ columnOffset: number; columns: number; layout
   samples: (r) => [
     { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { columnOffset: 6, columns: 5, layout: 0, accumulate: 0 } },
     { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { columnOffset: 0, columns: 6, layout: 1, accumulate: 1 }, outputs: [r.randn(8, 6)] },
-    { inputs: [r.randn(64, 130), r.randn(64, 96)], attrs: { columnOffset: 0, columns: 130, layout: 0, accumulate: 1 }, outputs: [r.randn(130, 96)] },
+    {
+      inputs: [r.randn(64, 130), r.randn(64, 96)],
+      attrs: { columnOffset: 0, columns: 130, layout: 0, accumulate: 1 },
+      outputs: [r.randn(130, 96)],
+    },
   ],
 });
 
@@ -158,7 +177,12 @@ export const columnSum = defineOp<{ columnOffset: number; columns: number; accum
 });
 
 /** Applies one or several weights to x [..., I]; several give their columns side by side. Biases: as many as weights, or none. */
-export function linear(x: Argument, weights: readonly Argument[], biases: readonly Argument[] = [], layout: LinearLayout = 'out_in'): Tensor {
+export function linear(
+  x: Argument,
+  weights: readonly Argument[],
+  biases: readonly Argument[] = [],
+  layout: LinearLayout = 'out_in',
+): Tensor {
   const attrs = { n: weights.length, hasBias: Number(biases.length > 0), layout: Number(layout === 'in_out') };
   return apply(linearOp, [x, ...weights, ...biases], attrs)[0]!;
 }

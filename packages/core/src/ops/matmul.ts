@@ -1,4 +1,4 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import { numelOf, type Tensor, type TensorSpec } from '../tensor/tensor.js';
 import { expect, expectFloat, sameShape } from './check.js';
 import { defineOp } from './define-op.js';
@@ -17,7 +17,12 @@ export const matmulOp = defineOp<MatmulAttrs>({
     expectFloat('matmul', 'a', a!);
     expect(b!.dtype === a!.dtype, 'matmul', `b of dtype ${a!.dtype}`, b!);
     expect(k === kb, 'matmul', `inner sizes to agree, a has K = ${k}`, `K = ${kb} in b [${b!.shape.join(', ')}]`);
-    expect(b!.shape.length === 2 || sameShape(b!.shape.slice(0, -2), batch), 'matmul', `b with batch axes [${batch.join(', ')}] or none`, b!);
+    expect(
+      b!.shape.length === 2 || sameShape(b!.shape.slice(0, -2), batch),
+      'matmul',
+      `b with batch axes [${batch.join(', ')}] or none`,
+      b!,
+    );
     return [{ shape: [...batch, m, n], dtype: a!.dtype }];
   },
   reference([a, b], attrs, [y]) {

@@ -1,5 +1,5 @@
-import { hostTensor, type HostTensor } from '../tensor/host.js';
 import { normals, uniforms } from '../random/philox.js';
+import { type HostTensor, hostTensor } from '../tensor/host.js';
 
 /** Repeatable random inputs for op samples. */
 export class Random {
@@ -14,13 +14,21 @@ export class Random {
   /** Integers in [0, below). */
   ints(below: number, ...shape: number[]): HostTensor {
     const values = uniforms({ seed: this.seed, stream: this.#stream++ }, 0, size(shape));
-    return hostTensor(shape, 'i32', values.map((u) => Math.floor(u * below)));
+    return hostTensor(
+      shape,
+      'i32',
+      values.map((u) => Math.floor(u * below)),
+    );
   }
 
   /** Uniform in [low, high). */
   uniform(low: number, high: number, ...shape: number[]): HostTensor {
     const values = uniforms({ seed: this.seed, stream: this.#stream++ }, 0, size(shape));
-    return hostTensor(shape, 'f32', values.map((u) => low + (high - low) * u));
+    return hostTensor(
+      shape,
+      'f32',
+      values.map((u) => low + (high - low) * u),
+    );
   }
 }
 

@@ -1,9 +1,9 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, expectSame, rowsOf } from './check.js';
 import { defineOp } from './define-op.js';
-import { stored } from './stored.js';
 import { normBackward } from './norm-backward.js';
+import { stored } from './stored.js';
 
 /**
  * Root-mean-square normalisation over the last axis (Zhang and Sennrich, arXiv:1910.07467), optionally of x + residual.
@@ -24,7 +24,9 @@ export const rmsNormOp = defineOp<{ eps: number }>({
     const size = columns(x!);
     for (let row = 0; row < rowsOf(x!); row++) {
       const at = row * size;
-      const values = Array.from({ length: size }, (_, i) => residual ? stored(x!.data[at + i]! + residual.data[at + i]!, h!.dtype) : x!.data[at + i]!);
+      const values = Array.from({ length: size }, (_, i) =>
+        residual ? stored(x!.data[at + i]! + residual.data[at + i]!, h!.dtype) : x!.data[at + i]!,
+      );
       const rstd = 1 / Math.sqrt(values.reduce((a, v) => a + v * v, 0) / size + eps);
       stats!.data[row] = rstd;
       for (const [i, v] of values.entries()) {
@@ -83,7 +85,11 @@ export const rmsNormBackward = defineOp<{ accumulateW: number }>({
 /** Normalises x (or x + residual, then also returned as `sum`). */
 export function rmsNorm(x: Argument, w: Argument, options?: { eps?: number; residual?: undefined }): { y: Tensor };
 export function rmsNorm(x: Argument, w: Argument, options: { eps?: number; residual: Argument }): { y: Tensor; sum: Tensor };
-export function rmsNorm(x: Argument, w: Argument, options: { eps?: number; residual?: Argument | undefined } = {}): { y: Tensor; sum?: Tensor } {
+export function rmsNorm(
+  x: Argument,
+  w: Argument,
+  options: { eps?: number; residual?: Argument | undefined } = {},
+): { y: Tensor; sum?: Tensor } {
   const { eps = 1e-6, residual } = options;
   const [y, , sum] = apply(rmsNormOp, residual ? [x, w, residual] : [x, w], { eps });
   return sum ? { y: y!, sum } : { y: y! };

@@ -1,4 +1,4 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expect, expectFloat } from './check.js';
 import { defineOp } from './define-op.js';
@@ -22,7 +22,12 @@ export const ropeOp = defineOp<RopeAttrs>({
     expectFloat('rope', 'x', x!);
     expect(x!.shape.length === 3, 'rope', 'x of shape [batch, tokens, heads * headDim]', x!);
     expect(headDim % 2 === 0, 'rope', 'an even head size', String(headDim));
-    expect(columns(x!) % headDim === 0 && rotatedHeads * headDim <= columns(x!), 'rope', `x with whole heads of ${headDim}, ${rotatedHeads} at least`, x!);
+    expect(
+      columns(x!) % headDim === 0 && rotatedHeads * headDim <= columns(x!),
+      'rope',
+      `x with whole heads of ${headDim}, ${rotatedHeads} at least`,
+      x!,
+    );
     for (const table of [cos!, sin!]) {
       expect(table.dtype === 'f32' && columns(table) === headDim / 2, 'rope', `an f32 table with ${headDim / 2} columns`, table);
       expect(table.shape[0]! >= x!.shape[1]! + position, 'rope', `a table of ${x!.shape[1]! + position} positions at least`, table);
@@ -54,8 +59,16 @@ export const ropeOp = defineOp<RopeAttrs>({
     launch(ropeOp, [grad(0)!, input(1), input(2)], [into(0).tensor], { ...attrs, sign: -attrs.sign });
   },
   samples: (r) => [
-    { inputs: [r.randn(2, 3, 24), r.uniform(-1, 1, 5, 4), r.uniform(-1, 1, 5, 4)], attrs: { rotatedHeads: 2, headDim: 8, sign: 1, position: 1 }, differentiable: [0] },
-    { inputs: [r.randn(2, 17, 4 * 64), r.uniform(-1, 1, 32, 32), r.uniform(-1, 1, 32, 32)], attrs: { rotatedHeads: 3, headDim: 64, sign: -1, position: 0 }, differentiable: [] },
+    {
+      inputs: [r.randn(2, 3, 24), r.uniform(-1, 1, 5, 4), r.uniform(-1, 1, 5, 4)],
+      attrs: { rotatedHeads: 2, headDim: 8, sign: 1, position: 1 },
+      differentiable: [0],
+    },
+    {
+      inputs: [r.randn(2, 17, 4 * 64), r.uniform(-1, 1, 32, 32), r.uniform(-1, 1, 32, 32)],
+      attrs: { rotatedHeads: 3, headDim: 64, sign: -1, position: 0 },
+      differentiable: [],
+    },
   ],
 });
 

@@ -1,5 +1,5 @@
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { apply, type Argument } from '../autograd/apply.js';
 import { expectFloat } from './check.js';
 import { defineOp } from './define-op.js';
 
@@ -17,7 +17,10 @@ export const scaleOp = defineOp<{ alpha: number }>({
   vjp({ grad, give, attrs }) {
     give(0, scale(grad(0)!, attrs.alpha));
   },
-  samples: (r) => [{ inputs: [r.randn(4, 7)], attrs: { alpha: 0.37 } }, { inputs: [r.randn(1037)], attrs: { alpha: -2 } }],
+  samples: (r) => [
+    { inputs: [r.randn(4, 7)], attrs: { alpha: 0.37 } },
+    { inputs: [r.randn(1037)], attrs: { alpha: -2 } },
+  ],
 });
 
 export function scale(x: Argument, alpha: number): Tensor {

@@ -1,4 +1,4 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expectFloat, rowsOf } from './check.js';
 import { defineOp } from './define-op.js';
@@ -26,7 +26,10 @@ export const softmaxOp = defineOp<Record<never, number>>({
   vjp({ output, grad, into }) {
     launch(softmaxBackward, [grad(0)!, output(0)], [into(0).tensor], {});
   },
-  samples: (r) => [{ inputs: [r.randn(3, 8)], attrs: {} }, { inputs: [r.uniform(-30, 30, 5, 1037)], attrs: {}, differentiable: [] }],
+  samples: (r) => [
+    { inputs: [r.randn(3, 8)], attrs: {} },
+    { inputs: [r.uniform(-30, 30, 5, 1037)], attrs: {}, differentiable: [] },
+  ],
 });
 
 export const softmaxBackward = defineOp<Record<never, number>>({

@@ -1,4 +1,4 @@
-import { apply, type Argument } from '../autograd/apply.js';
+import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, rowsOf, withColumns } from './check.js';
 import { defineOp } from './define-op.js';
@@ -28,7 +28,10 @@ export const swigluOp = defineOp<Record<never, number>>({
   vjp({ input, grad, into }) {
     launch(swigluBackward, [grad(0)!, input(0)], [into(0).tensor], {});
   },
-  samples: (r) => [{ inputs: [r.randn(3, 10)], attrs: {} }, { inputs: [r.uniform(-9, 9, 7, 202)], attrs: {}, differentiable: [] }],
+  samples: (r) => [
+    { inputs: [r.randn(3, 10)], attrs: {} },
+    { inputs: [r.uniform(-9, 9, 7, 202)], attrs: {}, differentiable: [] },
+  ],
 });
 
 export const swigluBackward = defineOp<Record<never, number>>({

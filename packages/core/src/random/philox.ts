@@ -18,7 +18,15 @@ export interface RandomKey {
 }
 
 /** The block of four 32-bit words at counter (blockLow, blockHigh, step, stream). */
-export function philox(out: Uint32Array, seedLow: number, seedHigh: number, blockLow: number, blockHigh: number, step: number, stream: number): void {
+export function philox(
+  out: Uint32Array,
+  seedLow: number,
+  seedHigh: number,
+  blockLow: number,
+  blockHigh: number,
+  step: number,
+  stream: number,
+): void {
   let c0 = blockLow >>> 0;
   let c1 = blockHigh >>> 0;
   let c2 = step >>> 0;

@@ -1,7 +1,7 @@
 import type { DType } from '../dtype.js';
 import { bytesOf } from '../dtype.js';
 import type { Device, MemoryKind } from './device.js';
-import { encode, hostTensor, type HostTensor } from './host.js';
+import { encode, type HostTensor, hostTensor } from './host.js';
 import { numelOf, type Shape, Tensor } from './tensor.js';
 
 export interface CreateOptions {
@@ -36,7 +36,13 @@ export function fill(tensor: Tensor, value: number): void {
 }
 
 /** Host values, rounded to the dtype. `shape` defaults to one axis. */
-export function tensor(device: Device, values: ArrayLike<number>, dtype: DType, shape: Shape = [values.length], options?: CreateOptions): Tensor {
+export function tensor(
+  device: Device,
+  values: ArrayLike<number>,
+  dtype: DType,
+  shape: Shape = [values.length],
+  options?: CreateOptions,
+): Tensor {
   return fromHost(device, hostTensor(shape, dtype, values), options);
 }
 

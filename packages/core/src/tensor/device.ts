@@ -1,4 +1,4 @@
-import type { AllocateOptions, Backend, BufferHandle, View } from '../backend/backend.js';
+import type { AllocateOptions, Backend, BufferHandle } from '../backend/backend.js';
 import { DisposedError } from '../errors.js';
 
 /** What a block of memory is for. The counters of a device are kept by kind, so that ZeRO's arithmetic can be checked to the byte. */
@@ -60,7 +60,10 @@ export class Device {
 
   #counters(kind: MemoryKind): KindCounters {
     let counters = this.#kinds.get(kind);
-    if (!counters) this.#kinds.set(kind, (counters = { live: 0, peak: 0 }));
+    if (!counters) {
+      counters = { live: 0, peak: 0 };
+      this.#kinds.set(kind, counters);
+    }
     return counters;
   }
 }
@@ -91,5 +94,3 @@ export class Buffer {
     if (--this.#owners === 0) this.device.forget(this);
   }
 }
-
-export type { View };

@@ -16,7 +16,8 @@ export function hostTensor(shape: readonly number[], dtype: DType, values?: Arra
   const n = shape.reduce((a, b) => a * b, 1);
   const data = new Float64Array(n);
   if (values) {
-    if (values.length !== n) throw new RangeError(`[hostTensor] expected ${n} values for shape [${shape.join(', ')}], got ${values.length}`);
+    if (values.length !== n)
+      throw new RangeError(`[hostTensor] expected ${n} values for shape [${shape.join(', ')}], got ${values.length}`);
     data.set(values);
   }
   return { shape, dtype, data };

@@ -1,7 +1,7 @@
+import type { GradNode } from '../autograd/node.js';
 import type { View } from '../backend/backend.js';
 import { bytesOf, type DType } from '../dtype.js';
 import { DisposedError, ShapeError } from '../errors.js';
-import type { GradNode } from '../autograd/node.js';
 import type { Buffer, Device } from './device.js';
 import { decode, type HostTensor } from './host.js';
 import { Scoped, track, untrack } from './scope.js';

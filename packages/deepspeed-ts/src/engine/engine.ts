@@ -14,8 +14,8 @@ import {
 } from '@deepspeed-ts/core';
 import type { AdamOptions, ZeroStore } from '@deepspeed-ts/zero';
 import { Checkpointer } from '../checkpoint/checkpointer.js';
-import type { Counters } from '../checkpoint/progress.js';
 import type { LoadCheckpointOptions, LoadedCheckpoint, SaveCheckpointOptions, SavedCheckpoint } from '../checkpoint/options.js';
+import type { Counters } from '../checkpoint/progress.js';
 import type { DeepSpeedConfig } from '../config/index.js';
 import type { DataLoaderState } from '../data/index.js';
 import { type LossScaler, skipsOverflow } from '../precision/index.js';
@@ -93,7 +93,10 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.#ownsCommunicator = parts.ownsCommunicator;
     this.#wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
     if (this.scheduler) this.optimizer.follow(this.scheduler);
-    this.#checkpointer = new Checkpointer({ ...parts, counters: { get: () => this.#counters, set: (counters) => this.#goOnFrom(counters) } });
+    this.#checkpointer = new Checkpointer({
+      ...parts,
+      counters: { get: () => this.#counters, set: (counters) => this.#goOnFrom(counters) },
+    });
   }
 
   get rank(): number {
@@ -203,7 +206,8 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
       const [loss, applied] = await Promise.allSettled([mean, step]);
       if (loss.status === 'rejected') throw loss.reason;
       const skipped = skipsOverflow(this.config) && !this.#stepApplied;
-      if (!Number.isFinite(loss.value) && !skipped) throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
+      if (!Number.isFinite(loss.value) && !skipped)
+        throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
       if (applied.status === 'rejected') throw applied.reason;
       this.#lossValue = loss.value;
       if (this.#prints) console.log(formatReport(this.report()));
@@ -306,7 +310,8 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   }
 
   #draw(): Batch {
-    if (!this.#dataloader) throw new DeepSpeedError('ERR_DATA', '[trainBatch] there is nothing to draw from: give it batches, or initialize() trainingData');
+    if (!this.#dataloader)
+      throw new DeepSpeedError('ERR_DATA', '[trainBatch] there is nothing to draw from: give it batches, or initialize() trainingData');
     return this.#dataloader.next();
   }
 

@@ -6,8 +6,8 @@ import type { Schedule } from './schedule.js';
 import { LRScheduler } from './scheduler.js';
 import { warmupDecayLR, warmupDecayLRParams, warmupLR, warmupLRParams } from './warmup.js';
 
-export type { Betas, Schedule } from './schedule.js';
-export { LRScheduler, type SchedulerState } from './scheduler.js';
+export type { Schedule } from './schedule.js';
+export { LRScheduler } from './scheduler.js';
 
 /** The `scheduler` key of a config: one alternative per policy, told apart by `type`. */
 export const schedulerSchema = {

@@ -123,7 +123,8 @@ function fromGpt2(raw: Readonly<Record<string, unknown>>): DecoderConfig {
   const activation = read<string>('activation_function', 'gelu_new');
   const dim = read<number>('n_embd');
   const heads = read<number>('n_head');
-  if (activation !== 'gelu_new' && activation !== 'gelu_pytorch_tanh' && activation !== 'gelu') unsupported('activation_function', activation);
+  if (activation !== 'gelu_new' && activation !== 'gelu_pytorch_tanh' && activation !== 'gelu')
+    unsupported('activation_function', activation);
   for (const flag of ['scale_attn_by_inverse_layer_idx', 'add_cross_attention']) if (raw[flag] === true) unsupported(flag, true);
   if (raw.scale_attn_weights === false) unsupported('scale_attn_weights', false);
   return checked({
@@ -155,7 +156,10 @@ function fromLlama(raw: Readonly<Record<string, unknown>>): DecoderConfig {
   const read = reader(raw);
   const dim = read<number>('hidden_size');
   const heads = read<number>('num_attention_heads');
-  const rope = { rope_type: 'default', ...(raw.rope_scaling as object | null), ...(raw.rope_parameters as object | undefined) } as Record<string, unknown>;
+  const rope = { rope_type: 'default', ...(raw.rope_scaling as object | null), ...(raw.rope_parameters as object | undefined) } as Record<
+    string,
+    unknown
+  >;
   if (read('hidden_act', 'silu') !== 'silu') unsupported('hidden_act', raw.hidden_act);
   if (rope.rope_type !== 'default') unsupported('rope_type', rope.rope_type);
   return checked({
@@ -186,7 +190,8 @@ function fromLlama(raw: Readonly<Record<string, unknown>>): DecoderConfig {
 function reader(raw: Readonly<Record<string, unknown>>) {
   return <T>(key: string, fallback?: T): T => {
     const value = raw[key] ?? fallback;
-    if (value === undefined) throw new DeepSpeedError('ERR_MODEL_CONFIG', `[decoderConfig] config.json of a ${String(raw.model_type)} has no '${key}'`);
+    if (value === undefined)
+      throw new DeepSpeedError('ERR_MODEL_CONFIG', `[decoderConfig] config.json of a ${String(raw.model_type)} has no '${key}'`);
     return value as T;
   };
 }
@@ -198,7 +203,10 @@ function unsupported(key: string, value: unknown): never {
 function checked(config: DecoderConfig): DecoderConfig {
   for (const key of ['vocabSize', 'dim', 'layers', 'heads', 'kvHeads', 'headDim', 'mlpDim', 'maxPositions'] as const) {
     if (!Number.isInteger(config[key]) || config[key] < 1) {
-      throw new DeepSpeedError('ERR_MODEL_CONFIG', `[decoderConfig] ${key} must be a positive integer, got ${config[key]} (dim ${config.dim} over ${config.heads} heads)`);
+      throw new DeepSpeedError(
+        'ERR_MODEL_CONFIG',
+        `[decoderConfig] ${key} must be a positive integer, got ${config[key]} (dim ${config.dim} over ${config.heads} heads)`,
+      );
     }
   }
   return config;

@@ -84,7 +84,12 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
     }
     let x = this.#embed.call(inputIds);
     if (this.#positions) {
-      const ids = tensor(inputIds.device, Array.from({ length: inputIds.numel }, (_, i) => i % tokens), 'i32', inputIds.shape);
+      const ids = tensor(
+        inputIds.device,
+        Array.from({ length: inputIds.numel }, (_, i) => i % tokens),
+        'i32',
+        inputIds.shape,
+      );
       x = add(x, this.#positions.call(ids));
     }
     let state: Stream = { stream: dropout(x, p.embedding) };
