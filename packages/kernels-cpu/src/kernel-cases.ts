@@ -49,20 +49,35 @@ const rows = 75; // five chunks of rows in a norm's weight gradient
 export const columns = 109; // no multiple of any vector length
 export const n = 70_001; // more than two tasks of an elementwise kernel
 
-export function adam(length: number, decoupled = 1): Case {
+const squares = (length: number): Tensor => {
   const square = floats(values([length], 4)).map((x) => x * x);
+  return { dtype: 'f32', shape: [length], bytes: new Uint8Array(square.buffer) };
+};
+
+/** A step of an optimizer with a bf16 copy: `states` beside the master weights. */
+function optimizer(op: string, length: number, states: readonly Tensor[], attrs: readonly number[]): Case {
   return {
-    op: 'adamw',
+    op,
     inputs: [values([length], 1), { dtype: 'f32', shape: [1], bytes: new Uint8Array(Float32Array.of(0.7).buffer) }],
-    outputs: [
-      values([length], 2),
-      values([length], 3),
-      { dtype: 'f32', shape: [length], bytes: new Uint8Array(square.buffer) },
-      zeros('bf16', [length]),
-    ],
-    attrs: [...adamAttrs, decoupled],
+    outputs: [values([length], 2), ...states, zeros('bf16', [length])],
+    attrs,
   };
 }
+
+export function adam(length: number, decoupled = 1): Case {
+  return optimizer('adamw', length, [values([length], 3), squares(length)], [...adamAttrs, decoupled]);
+}
+
+/** One case or more for each optimizer. */
+export const optimizers: Record<string, Case> = {
+  adamw: adam(n),
+  adam: adam(n, 0),
+  sgd: optimizer('sgd', n, [], [3e-4, 0, 0, 0, 0.1]),
+  'sgd with momentum': optimizer('sgd', n, [values([n], 3)], [3e-4, 0.9, 0.2, 0, 0.1]),
+  'sgd by Nesterov': optimizer('sgd', n, [values([n], 3)], [3e-4, 0.9, 0, 1, 0.1]),
+  adagrad: optimizer('adagrad', n, [squares(n)], [3e-4, 1e-10, 0.1, 0.1]),
+  lion: optimizer('lion', n, [values([n], 3)], [3e-4, 0.9, 0.99, 0.1]),
+};
 
 const x = values([rows, columns], 5);
 const dy = values([rows, columns], 6);
@@ -80,8 +95,7 @@ export const exact: Record<string, Case> = {
   cast: { op: 'cast', inputs: [values([n], 1)], outputs: [zeros('bf16', [n])], attrs: [] },
   dropout: { op: 'dropout', inputs: [values([n], 1)], outputs: [zeros('f32', [n])], attrs: [0.3, 7, 11, 13, 17] },
   sum_squares: { op: 'sum_squares', inputs: [values([n], 1)], outputs: [zeros('f32', [1])], attrs: [] },
-  adamw: adam(n),
-  adam: adam(n, 0),
+  ...optimizers,
   layer_norm: {
     op: 'layer_norm',
     inputs: [x, w, b, dy],

@@ -106,7 +106,10 @@ const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
   rms_norm_backward: [3],
   linear_cross_entropy_backward: [0, 4],
   grad_norm: [0],
+  adagrad: [1],
   adamw: [1],
+  lion: [1],
+  sgd: [1],
 };
 
 function expectClose(actual: HostTensor, expected: HostTensor, op: AnyOp, what: string): void {

@@ -1,5 +1,6 @@
 // One line for each op file: `ops` is what the op contract walks.
 import { accumulate } from './accumulate.js';
+import { adagradOp } from './adagrad.js';
 import { adamwOp } from './adamw.js';
 import { addOp } from './add.js';
 import { attentionBackward, attentionOp } from './attention.js';
@@ -14,17 +15,20 @@ import { gradNorm, sumSquares } from './grad-norm.js';
 import { layerNormBackward, layerNormOp } from './layer-norm.js';
 import { columnSum, linearDw, linearDx, linearOp } from './linear.js';
 import { linearCrossEntropyBackward, linearCrossEntropyOp } from './linear-cross-entropy.js';
+import { lionOp } from './lion.js';
 import { matmulOp } from './matmul.js';
 import { mulOp } from './mul.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
 import { ropeOp } from './rope.js';
 import { scaleOp } from './scale.js';
+import { sgdOp } from './sgd.js';
 import { softmaxBackward, softmaxOp } from './softmax.js';
 import { swigluBackward, swigluOp } from './swiglu.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: ops differ in their attributes
 export const ops: readonly Op<any>[] = [
   accumulate,
+  adagradOp,
   adamwOp,
   addOp,
   attentionOp,
@@ -46,12 +50,14 @@ export const ops: readonly Op<any>[] = [
   linearDx,
   linearCrossEntropyOp,
   linearCrossEntropyBackward,
+  lionOp,
   matmulOp,
   mulOp,
   rmsNormOp,
   rmsNormBackward,
   ropeOp,
   scaleOp,
+  sgdOp,
   softmaxOp,
   softmaxBackward,
   sumSquares,
@@ -78,4 +84,4 @@ export { rope } from './rope.js';
 export { scale } from './scale.js';
 export { softmax } from './softmax.js';
 export { swiglu } from './swiglu.js';
-export { accumulate, adamwOp, cast, copy, gradNorm, sumSquares };
+export { accumulate, adagradOp, adamwOp, cast, copy, gradNorm, lionOp, sgdOp, sumSquares };
