@@ -3,6 +3,7 @@ import {
   type CausalBatch,
   DecoderLM,
   Embedding,
+  fusedLinear,
   gelu,
   gpt2,
   init,
@@ -11,18 +12,28 @@ import {
   linearCrossEntropy,
   Module,
   Parameter,
+  swiglu,
   type Tensor,
 } from '@deepspeed-ts/core';
 
 /** The models that the promises are checked on: small, and between them with everything that could upset a partitioner. */
-export type ModelName = 'gpt' | 'odd';
+export type ModelName = 'gpt' | 'odd' | 'wandering' | 'parting';
 
 export const VOCABULARY = 23;
 export const CONTEXT = 8;
 
-export function buildModel(name: ModelName, options: { dropout?: number; recompute?: boolean } = {}): DecoderLM | OddModel {
+export interface ModelOptions {
+  readonly dropout?: number;
+  readonly recompute?: boolean;
+  /** Of the process, for a model that is used in another way on each. */
+  readonly rank?: number;
+}
+
+export function buildModel(name: ModelName, options: ModelOptions = {}): DecoderLM | OddModel | WanderingModel {
+  const { dropout = 0, recompute = false, rank = 0 } = options;
   if (name === 'odd') return new OddModel();
-  const { dropout = 0, recompute = false } = options;
+  if (name === 'wandering') return new WanderingModel(0);
+  if (name === 'parting') return new WanderingModel(rank);
   const model = new DecoderLM(gpt2({ vocabSize: VOCABULARY, layers: 2, heads: 2, dim: 16, context: CONTEXT, dropout }));
   model.recompute = recompute;
   return model;
@@ -40,22 +51,22 @@ class OddBlock extends Module<[Tensor], Tensor> {
   }
 }
 
-/** A unit whose weights are all frozen. */
-class FrozenUnit extends Linear {
+class LinearUnit extends Linear {
   override readonly isUnit = true;
+}
 
-  constructor() {
-    super(13, 13);
-    this.weight.requiresGrad = false;
-    this.bias!.requiresGrad = false;
-  }
+function frozenUnit(): LinearUnit {
+  const unit = new LinearUnit(13, 13);
+  unit.weight.requiresGrad = false;
+  unit.bias!.requiresGrad = false;
+  return unit;
 }
 
 /** Uneven sizes, a tied table, a frozen unit, a frozen parameter among trained ones, and parameters that nothing uses. */
 export class OddModel extends Module<[CausalBatch], Tensor> {
   readonly embed = new Embedding(VOCABULARY, 13, init.normal(0.3));
   readonly blocks = [new OddBlock(), new OddBlock()];
-  readonly frozen = new FrozenUnit();
+  readonly frozen = frozenUnit();
   readonly unusedUnit = new Embedding(5, 13);
   readonly norm = new LayerNorm(13);
   readonly unused = new Parameter([53], init.normal(1));
@@ -70,6 +81,38 @@ export class OddModel extends Module<[CausalBatch], Tensor> {
     for (const block of this.blocks) x = block.call(x);
     x = add(x, this.frozen.call(x));
     return linearCrossEntropy(this.norm.call(x).y, this.embed.weight, labels);
+  }
+
+  dispose(): void {}
+}
+
+/**
+ * Uses its units in another order in each pass, one of them twice or not at all, and two in a single op: whatever a store learned
+ * from the pass before is wrong.
+ */
+export class WanderingModel extends Module<[CausalBatch], Tensor> {
+  readonly embed = new Embedding(VOCABULARY, 13, init.normal(0.3));
+  readonly blocks = [new OddBlock(), new OddBlock(), new OddBlock()];
+  readonly left = new LinearUnit(13, 13);
+  readonly right = new LinearUnit(13, 13);
+  readonly head = new LinearUnit(13, VOCABULARY, { bias: false });
+  #passes: number;
+
+  constructor(firstPass: number) {
+    super();
+    this.#passes = firstPass;
+  }
+
+  forward({ inputIds, labels }: CausalBatch): Tensor {
+    const pass = this.#passes++;
+    let x = this.embed.call(inputIds);
+    const order = [0, 1, 2].map((i) => (i + pass) % 3);
+    if (pass % 4 === 1) order.pop();
+    if (pass % 4 === 2) order.push(order[0]!);
+    for (const i of order) x = this.blocks[i]!.call(x);
+    const sides = pass % 2 === 0 ? [this.left, this.right] : [this.right, this.left];
+    x = add(x, swiglu(fusedLinear(x, sides)));
+    return linearCrossEntropy(x, this.head.weight, labels);
   }
 
   dispose(): void {}

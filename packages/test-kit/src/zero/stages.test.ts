@@ -25,12 +25,21 @@ const moreFamilies: Runs = {
   'uneven sizes with tied, unused and frozen parameters, bf16 with f32 gradients': odd({ bf16: true, f32Gradients: true, accumulation: 2 }),
   'fp16 with overflows': odd({ fp16: true, accumulation: 2, overflowAt: [1, 2, 5] }),
   'fp16 with f32 gradients and overflows': short({ fp16: true, f32Gradients: true, overflowAt: [0, 3, 4] }),
+  'units in an order that changes from pass to pass': odd({ model: 'wandering', accumulation: 2 }),
   'dropout, f32': short({ dropout: 0.2, accumulation: 2 }),
 };
 
 /** Pairs that must agree to the bit though they do things in another way. */
 const variants: Readonly<Record<string, readonly [TrainingRun, TrainingRun]>> = {
   'reduction beside backward or after it': [short({ stage: 2, accumulation: 3 }), short({ stage: 2, accumulation: 3, overlap: false })],
+  'gathering ahead or on demand, in an order that changes': [
+    odd({ model: 'wandering', accumulation: 2 }),
+    odd({ model: 'wandering', accumulation: 2, prefetch: false }),
+  ],
+  'whole or sharded gradients, where ranks use units in different orders': [
+    odd({ model: 'parting', stage: 0 }),
+    odd({ model: 'parting', stage: 2 }),
+  ],
   'gathering ahead or on demand': [short({ bf16: true }), short({ bf16: true, prefetch: false, overlap: false })],
   'keeping activations or recomputing them': [short(), short({ recompute: true })],
   'keeping or recomputing, with dropout': [

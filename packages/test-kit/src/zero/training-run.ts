@@ -59,7 +59,7 @@ export function microBatch(step: number, micro: number, rank: number): Batch {
 }
 
 export async function openEngine(run: TrainingRun, communicator: Communicator): Promise<DeepSpeedEngine> {
-  const model = buildModel(run.model, run);
+  const model = buildModel(run.model, { ...run, rank: communicator.rank });
   const { engine } = await initialize({ model, communicator, seed: 3, config: configOf(run) });
   return engine;
 }
