@@ -21,6 +21,7 @@ namespace {
 constexpr auto kSpin = std::chrono::microseconds(20);
 constexpr int kControlMs = 1000;
 constexpr int kLastWordsMs = 100;
+constexpr int kStragglersMs = 2000;
 
 struct ControlHeader {
   uint32_t type;
@@ -30,6 +31,11 @@ struct ControlHeader {
   uint32_t unused;
 };
 enum : uint32_t { kArena = 1, kArenaGone = 2, kFailure = 3, kGoodbye = 4 };
+
+void lose(Peer* peer) {
+  peer->state = PeerState::kLost;
+  peer->lost_at = Clock::now();
+}
 
 }  // namespace
 
@@ -122,7 +128,7 @@ void Mesh::sleep(int timeout_ms) {
     if (!peer.link || !peer.link->dead || peer.state != PeerState::kAlive) continue;
     wait_for(peer.control.get(), POLLIN, in_ms(kLastWordsMs));
     read_control();
-    if (peer.state == PeerState::kAlive) peer.state = PeerState::kLost;
+    if (peer.state == PeerState::kAlive) lose(&peer);
   }
 }
 
@@ -131,7 +137,9 @@ void Mesh::blame(const std::string& what) {
     Peer& peer = peers_[static_cast<size_t>(r)];
     if (!peer.link || peer.state == PeerState::kAlive) continue;
     if (!peer.link->starved && !peer.link->clogged) continue;
-    if (!peer.link->ended()) continue;  // the news came over another socket and overtook data
+    // The news came over another socket and may have overtaken data. A host that vanished never ends its data socket.
+    bool given_up = peer.state == PeerState::kLost && Clock::now() - peer.lost_at > std::chrono::milliseconds(kStragglersMs);
+    if (!peer.link->ended() && !given_up) continue;
     const char* how = peer.state == PeerState::kClosed
                           ? "it closed its communicator; every rank must make the same calls before close()"
                           : "its process has ended or its connection broke";
@@ -213,7 +221,7 @@ void Mesh::drain(int rank) {
     } else if (got < 0 && errno == EAGAIN) {
       return;
     } else {
-      peer.state = PeerState::kLost;
+      lose(&peer);
     }
   }
 }

@@ -34,6 +34,7 @@ struct Peer {
   Fd control;
   std::unique_ptr<Link> link;
   PeerState state = PeerState::kAlive;
+  Clock::time_point lost_at;
   std::string inbox;                              // control bytes not yet understood
   std::vector<Fd> descriptors;                    // that came with them
   std::unordered_map<uint32_t, Mapping> arenas;   // the peer's shared arenas
