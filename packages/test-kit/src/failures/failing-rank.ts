@@ -1,16 +1,15 @@
-import { DecoderLM, gpt2 } from '@deepspeed-ts/core';
 import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
+import { buildModel, CONTEXT, type ModelName, VOCABULARY } from '../zero/models.js';
 
 export interface FailingArgs {
+  /** Default: 'gpt'. */
+  readonly model?: ModelName;
   /** Merged over a config that works. */
   readonly config?: Readonly<Record<string, unknown>>;
   /** This rank gives a token that the model does not know, in its third step. */
   readonly badTokenOn?: number;
   readonly say?: (word: string) => void;
 }
-
-const CONTEXT = 8;
-const VOCABULARY = 23;
 
 /** Trains until something goes wrong, then disposes the engine as a careful user does, and passes the error on. */
 export async function trainUntilFailure(args: FailingArgs): Promise<never> {
@@ -30,8 +29,8 @@ export async function trainUntilFailure(args: FailingArgs): Promise<never> {
   }
 }
 
-async function open({ config }: FailingArgs): Promise<{ engine: DeepSpeedEngine; model: DecoderLM }> {
-  const model = new DecoderLM(gpt2({ vocabSize: VOCABULARY, layers: 2, heads: 2, dim: 16, context: CONTEXT }));
+async function open({ model: name = 'gpt', config }: FailingArgs): Promise<{ engine: DeepSpeedEngine; model: { dispose(): void } }> {
+  const model = buildModel(name, { rank: Number(process.env.RANK) });
   const { engine } = await initialize({
     model,
     config: {

@@ -49,6 +49,12 @@ describe('what every rank says by itself', () => {
     expectError(other!, { name: 'PeerLostError', peer: 1, message: /rank 1 .*its own computation has failed/ });
   });
 
+  test('ranks whose models call for different units at one time are told so', async () => {
+    for (const outcome of await (await begin(2, { args: { model: 'parting' } })).outcomes()) {
+      expectError(outcome, { name: 'CollectiveMismatchError', message: /rank 0 all_gather.*rank 1 / });
+    }
+  });
+
   test('ranks that disagree about the world size all say so', async () => {
     const outcomes = await (await begin(2, { env: (rank) => ({ WORLD_SIZE: String(2 + rank) }) })).outcomes();
     const message = /rank 0 has WORLD_SIZE=2, rank 1 .* has 3/;
