@@ -2,6 +2,7 @@ export { zeroOptions, zeroSection } from './config.js';
 export type { StateKind } from './export.js';
 export { type Placement, type Range, UnitLayout } from './layout.js';
 export { GRADIENT, type StatePart, type StateSource } from './local-state.js';
-export { type AdamOptions, adam, type FlatOptimizer, type OptimizerRange } from './optimizer.js';
+export type { FlatOptimizer, OptimizerOptions, OptimizerRange } from './optimizer.js';
+export * from './optimizers/index.js';
 export { type StepOptions, ZeroStore, type ZeroStoreOptions } from './store.js';
 export type { Stage } from './unit-state.js';
