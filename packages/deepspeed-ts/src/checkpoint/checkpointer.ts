@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -53,27 +54,33 @@ export class Checkpointer {
     const tag = options.tag ?? `global_step${counters.get().globalSteps}`;
     const directory = new CheckpointDirectory(path);
     const id = randomBytes(8).toString('hex');
+    const peer: Peer = { host: hostname(), pid: process.pid };
+    const saving = savingName(tag, id);
     const all = await this.#agree(async () => {
       // One at a time, and its error first: the state of the disk is unclear until it ends.
       await this.settle();
       checkPath(path);
       this.#check(tag, options);
-      const saving = savingName(tag, id);
       if (rank === 0) {
         await directory.prepare();
         await begin(directory, saving);
       }
-      return { tag, id, saving, peer: { host: hostname(), pid: process.pid } satisfies Peer };
-    });
-    const { saving, id: agreed } = all[0]!;
+      return { tag, id, saving, peer };
+    })
+      .then(assertOneTag)
+      .catch(async (error: unknown) => {
+        if (rank === 0) await rm(join(path, saving), { recursive: true, force: true }).catch(() => {});
+        throw error;
+      });
+    const first = all[0]!;
     const snapshot = await takeSnapshot(store);
     const finished = commit({
       directory,
-      saving,
+      saving: first.saving,
       rank,
       peers: all.map(({ peer }) => peer),
       snapshot,
-      manifest: { ...this.#describe(tag), id: agreed, client_state: options.clientState ?? null },
+      manifest: { ...this.#describe(tag), id: first.id, client_state: options.clientState ?? null },
       huggingFaceConfig: huggingFaceConfigOf(model),
       saveLatest: options.saveLatest ?? true,
       keepLast: options.keepLast,
@@ -212,6 +219,14 @@ interface Opened {
   readonly reader: CheckpointReader;
   readonly differences: Differences;
   readonly next: Counters;
+}
+
+/** Tags name directories, so ranks with two of them would wait for each other in two places. */
+function assertOneTag<T extends { tag: string }>(all: T[]): T[] {
+  const other = all.findIndex(({ tag }) => tag !== all[0]!.tag);
+  if (other < 0) return all;
+  const text = `tag: expected the same on every rank, got '${all[0]!.tag}' on rank 0 and '${all[other]!.tag}' on rank ${other}`;
+  throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', text, all[other]!.tag);
 }
 
 function checkPath(path: string): void {

@@ -1,4 +1,4 @@
-import { access, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CheckpointError } from './error.js';
 import { guarded, replaceFile, syncDirectory } from './files.js';
@@ -11,7 +11,7 @@ export class CheckpointDirectory {
 
   /** Makes it where there is none, and removes what saves that died have left. */
   async prepare(): Promise<void> {
-    await guarded(this.path, () => mkdir(this.path, { recursive: true }));
+    await guarded(this.path, () => makeDirectories(this.path));
     await syncDirectory(dirname(this.path));
     const names = await this.#names();
     for (const name of names) {
@@ -91,6 +91,13 @@ export class CheckpointDirectory {
   async #delete(name: string): Promise<void> {
     await guarded(join(this.path, name), () => rm(join(this.path, name), { recursive: true, force: true }));
   }
+}
+
+/** Not mkdir's `recursive`, which never ends where a parent can be opened but not made in, as in /proc. */
+async function makeDirectories(path: string): Promise<void> {
+  if ((await stat(path).catch(() => undefined))?.isDirectory()) return;
+  if (dirname(path) !== path) await makeDirectories(dirname(path));
+  await mkdir(path);
 }
 
 async function exists(path: string): Promise<boolean> {

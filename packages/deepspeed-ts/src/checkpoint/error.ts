@@ -28,6 +28,7 @@ const reasons: Readonly<Record<string, string>> = {
   EROFS: 'the file system is read-only; save elsewhere',
   EACCES: 'permission denied; make the directory writable or save elsewhere',
   EPERM: 'permission denied; make the directory writable or save elsewhere',
+  EEXIST: 'a part of the path is a file; save elsewhere',
   ENOTDIR: 'a part of the path is a file; save elsewhere',
 };
 
