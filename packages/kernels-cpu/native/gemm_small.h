@@ -10,48 +10,69 @@ namespace DS_ISA_NS {
 constexpr int kSmallRows = 8;
 
 // ---- B stored [n][k]: dot products of rows -------------------------------------------------------------
-// M rows of x times J rows of B; VL partial sums per element, added as a tree.
+// Adds k in [from, until) of M rows of x times J rows of B to their VL partial sums each, sums[j * M + m]; `from` and the
+// depth are multiples of VL but for the end of K.
 template <int M, int J, class T>
-static void dot_block(const float* x, int64_t ldx, const T* b, int64_t ldb, int64_t k, float* y, int64_t ldy) {
-  vf acc[M][J];
-  for (int m = 0; m < M; m++)
-    for (int j = 0; j < J; j++) acc[m][j] = vf{};
-  int64_t i = 0;
-  for (; i + VL <= k; i += VL) {
+static void dot_block(const float* x, int64_t ldx, const T* b, int64_t ldb, int64_t from, int64_t until, vf* sums) {
+  vf acc[J][M];
+  for (int j = 0; j < J; j++)
+    for (int m = 0; m < M; m++) acc[j][m] = from == 0 ? vf{} : sums[j * M + m];
+  int64_t i = from;
+  for (; i + VL <= until; i += VL) {
     vf bv[J];
-    for (int j = 0; j < J; j++) bv[j] = load(b + j * ldb + i);
+    for (int j = 0; j < J; j++) {
+      bv[j] = load(b + j * ldb + i);
+      if (M > 1) __builtin_prefetch(b + (j + J) * ldb + i);  // parts of rows end before the hardware runs ahead
+    }
     for (int m = 0; m < M; m++) {
       vf xv = load(x + m * ldx + i);
-      for (int j = 0; j < J; j++) acc[m][j] = fmadd(xv, bv[j], acc[m][j]);
+      for (int j = 0; j < J; j++) acc[j][m] = fmadd(xv, bv[j], acc[j][m]);
     }
   }
-  if (i < k)
+  if (i < until)
     for (int m = 0; m < M; m++) {
-      vf xv = load(x + m * ldx + i, k - i);
-      for (int j = 0; j < J; j++) acc[m][j] = fmadd(xv, load(b + j * ldb + i, k - i), acc[m][j]);
+      vf xv = load(x + m * ldx + i, until - i);
+      for (int j = 0; j < J; j++) acc[j][m] = fmadd(xv, load(b + j * ldb + i, until - i), acc[j][m]);
     }
-  for (int m = 0; m < M; m++)
-    for (int j = 0; j < J; j++) y[m * ldy + j] = hsum(acc[m][j]);
+  for (int j = 0; j < J; j++)
+    for (int m = 0; m < M; m++) sums[j * M + m] = acc[j][m];
 }
 
-template <int J, class T>
-static void dot_rows(const float* x, int64_t m, const T* b, int64_t ldb, int64_t k, float* y, int64_t ldy) {
-  for (; m >= 4; m -= 4, x += 4 * k, y += 4 * ldy) dot_block<4, J>(x, k, b, ldb, k, y, ldy);
-  if (m == 3) dot_block<3, J>(x, k, b, ldb, k, y, ldy);
-  if (m == 2) dot_block<2, J>(x, k, b, ldb, k, y, ldy);
-  if (m == 1) dot_block<1, J>(x, k, b, ldb, k, y, ldy);
+// J columns at a time: as many sums as the registers hold beside J of B (8 x 3 of 32 in AVX-512, 8 x 1 of 16 below).
+template <int M> constexpr int dot_width() { return DS_ISA_LEVEL == 2 ? (M <= 4 ? 4 : 3) : (M == 1 ? 4 : M <= 4 ? 2 : 1); }
+
+// y [M][n] = M rows of x times n rows of B. When x is more than half of L1, K goes in parts that are not, over a group of
+// columns whose sums wait in between.
+template <int M, class T>
+static void dot_columns(const float* x, int64_t ldx, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
+  constexpr int J = dot_width<M>(), kGroup = 8 * J;
+  constexpr int64_t kDepth = 6144 / M / VL * VL;
+  const int64_t depth = k <= kDepth ? k : kDepth;
+  vf sums[kGroup * M];
+  for (int64_t j0 = 0; j0 < n; j0 += kGroup, b += kGroup * ldb, y += kGroup) {
+    const int64_t group = smaller(kGroup, n - j0);
+    for (int64_t from = 0; from < k || from == 0; from += depth + (depth == 0)) {
+      const int64_t until = smaller(k, from + depth);
+      int64_t j = 0;
+      for (; j + J <= group; j += J) dot_block<M, J>(x, ldx, b + j * ldb, ldb, from, until, sums + j * M);
+      for (; j < group; j++) dot_block<M, 1>(x, ldx, b + j * ldb, ldb, from, until, sums + j * M);
+    }
+    for (int64_t j = 0; j < group; j++)
+      for (int m = 0; m < M; m++) y[m * ldy + j] = hsum(sums[j * M + m]);
+  }
 }
 
-template <class T>
-static void dot_columns(const float* x, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
-  int64_t j = 0;
-  for (; j + 4 <= n; j += 4) dot_rows<4>(x, m, b + j * ldb, ldb, k, y + j, ldy);
-  for (; j < n; j++) dot_rows<1>(x, m, b + j * ldb, ldb, k, y + j, ldy);
+template <int M = 1, class T>
+static void dot_columns(const float* x, int64_t ldx, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
+  if constexpr (M < kSmallRows) {
+    if (m > M) return dot_columns<M + 1>(x, ldx, m, b, ldb, k, n, y, ldy);
+  }
+  dot_columns<M>(x, ldx, b, ldb, k, n, y, ldy);
 }
 
 // ---- B stored [k][n]: rows of B scaled and added -------------------------------------------------------
 template <class T>
-static void axpy_columns(const float* x, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
+static void axpy_columns(const float* x, int64_t ldx, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
   for (int64_t r = 0; r < m; r++)
     for (int64_t j = 0; j < n; j++) y[r * ldy + j] = 0;
   for (int64_t i = 0; i < k; i += 4) {
@@ -60,11 +81,13 @@ static void axpy_columns(const float* x, int64_t m, const T* b, int64_t ldb, int
     for (int64_t j = 0; j < n; j += VL) {
       const int64_t lanes = smaller(VL, n - j);
       vf bv[4];
-      for (int d = 0; d < 4; d++)
+      for (int d = 0; d < 4; d++) {
+        __builtin_prefetch(rows + (8 + d) * ldb + j);  // a row's part is too short for the hardware to run ahead in
         bv[d] = d >= depth ? vf{} : lanes == VL ? load(rows + d * ldb + j) : load(rows + d * ldb + j, lanes);
+      }
       for (int64_t r = 0; r < m; r++) {
         vf sum = load(y + r * ldy + j);
-        for (int d = 0; d < depth; d++) sum = fmadd(splat(x[r * k + i + d]), bv[d], sum);
+        for (int d = 0; d < depth; d++) sum = fmadd(splat(x[r * ldx + i + d]), bv[d], sum);
         store(y + r * ldy + j, sum);
       }
     }
@@ -73,12 +96,13 @@ static void axpy_columns(const float* x, int64_t m, const T* b, int64_t ldb, int
 
 // m <= kSmallRows, pieces side by side. Call it outside parallel(). false: out of memory.
 template <class TA, class TB, class TC> static bool gemm_small(const Gemm<TA, TB, TC>& g) {
-  constexpr int64_t kWidest = 512;
-  float* x = (float*)scratch(-1, 0, (size_t)(g.m * g.k + VL) * sizeof(float));
+  constexpr int64_t kWidest = 1024;
+  const int64_t ldx = (((g.k + 15) / 16) | 1) * 16;  // an odd number of cache lines: rows do not share their sets
+  float* x = (float*)scratch(-1, 0, (size_t)(g.m * ldx) * sizeof(float));
   if (!x) return false;
   for (int64_t i = 0; i < g.m; i++)
     for (int64_t k = 0; k < g.k; k++)
-      x[i * g.k + k] = load_scalar(g.a_transposed ? g.a + k * g.lda + i : g.a + i * g.lda + k);
+      x[i * ldx + k] = load_scalar(g.a_transposed ? g.a + k * g.lda + i : g.a + i * g.lda + k);
   const int64_t share = round_up((g.n + 4 * pool_threads() - 1) / (4 * pool_threads()), 4 * VL);
   bool ok = true;
   parallel(g.n, smaller(kWidest, share), [&](int64_t begin, int64_t end, int worker) {
@@ -94,9 +118,9 @@ template <class TA, class TB, class TC> static bool gemm_small(const Gemm<TA, TB
       const int64_t n = smaller(smaller(end, first + g.b.extent[piece]) - at, kWidest), j = at - first;
       const TB* b = g.b.data[piece] + (g.b.transposed ? j * g.b.ld[piece] : j);
       if (g.b.transposed)
-        dot_columns(x, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
+        dot_columns(x, ldx, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
       else
-        axpy_columns(x, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
+        axpy_columns(x, ldx, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
       for (int64_t i = 0; i < g.m; i++) {
         float* row = y + i * (kWidest + VL);
         if (g.bias)
