@@ -13,39 +13,44 @@ interface InFlight {
  * Units go in the fixed order last to first: ranks that use parameters in different orders still agree on the collectives.
  */
 export class Reducer {
-  readonly #awaited: number[];
-  readonly #remaining: number[];
+  /** Trained parameters of each unit, and how many of them have no final gradient yet; counted anew in each pass, as users freeze and thaw. */
+  #awaited: readonly number[] | undefined;
+  #remaining: number[] = [];
   /** Index of the unit that is reduced next. */
-  #next: number;
+  #next = -1;
   #inFlight: InFlight | undefined;
 
   constructor(
     readonly units: readonly UnitState[],
     readonly communicator: Communicator,
     readonly overlap: boolean,
-  ) {
-    this.#awaited = units.map(({ layout }) => layout.placements.filter(({ parameter }) => parameter.requiresGrad).length);
-    this.#remaining = [...this.#awaited];
-    this.#next = units.length - 1;
-  }
+  ) {}
 
   /** One parameter of the unit has its final gradient. */
   parameterDone(unit: UnitState): void {
+    this.#begin();
     this.#remaining[unit.index]!--;
     while (this.#next >= 0 && this.#remaining[this.#next]! <= 0) this.#reduceNext();
   }
 
   /** The end of a backward pass: reduces what is left (zeros for parameters that got no gradient) and waits its turn for all. */
   finish(): void {
+    this.#begin();
     while (this.#next >= 0) this.#reduceNext();
     this.settle();
+    this.#awaited = undefined;
+  }
+
+  #begin(): void {
+    if (this.#awaited) return;
+    this.#awaited = this.units.map(({ layout }) => layout.placements.filter(({ parameter }) => parameter.requiresGrad).length);
+    this.#remaining = [...this.#awaited];
     this.#next = this.units.length - 1;
-    for (const [i, count] of this.#awaited.entries()) this.#remaining[i] = count;
   }
 
   #reduceNext(): void {
     const unit = this.units[this.#next]!;
-    if (this.#awaited[this.#next]! > 0) {
+    if (this.#awaited![this.#next]! > 0) {
       const previous = this.#inFlight;
       this.#inFlight = this.#start(unit);
       // Two local gradients at most are alive: this one and the one just being reduced.
