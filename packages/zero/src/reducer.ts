@@ -60,6 +60,12 @@ export class Reducer {
     this.#next--;
   }
 
+  /** Forgets a pass that has failed halfway. */
+  abandon(): void {
+    this.settle();
+    this.#awaited = undefined;
+  }
+
   /** Completes the reduction that is under way, if any. */
   settle(): void {
     const last = this.#inFlight;

@@ -185,12 +185,13 @@ export class ZeroStore<Options> implements ParameterStore {
     return norm;
   }
 
-  /** Drops accumulated gradients. */
+  /**
+   * Drops accumulated gradients, also those of a backward pass that threw before `finishBackward`: call it then, for a gradient that is
+   * there in part would be added to by the next pass.
+   */
   zeroGrad(): void {
-    for (const unit of this.#units) {
-      unit.gradient?.dispose();
-      unit.gradient = undefined;
-    }
+    this.#reducer.abandon();
+    for (const unit of this.#units) unit.dropGradients();
   }
 
   /**

@@ -152,9 +152,19 @@ export class UnitState {
     return local;
   }
 
+  /** Drops the gradients: what has been accumulated, and what a pass has left that failed halfway. */
+  dropGradients(): void {
+    this.gradient?.dispose();
+    this.gradient = undefined;
+    this.local?.dispose();
+    this.local = undefined;
+    this.#written.clear();
+  }
+
   dispose(): void {
     this.release();
-    for (const tensor of [this.values, this.master, ...this.states, this.gradient, this.local]) tensor?.dispose();
+    this.dropGradients();
+    for (const tensor of [this.values, this.master, ...this.states]) tensor.dispose();
   }
 
   #part(tensor: Tensor, held: Range, wanted: Range): Tensor {
