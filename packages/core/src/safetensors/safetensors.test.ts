@@ -86,7 +86,7 @@ describe('a safetensors file', () => {
 describe('writing', () => {
   it.each([
     ['another tensor comes than planned', ['a', 'half'], ['a', 'brain'], "expected tensor 'half' next, got 'brain'"],
-    ['more come', ['a'], ['a', 'half'], "got 'half'"],
+    ['more come', ['a'], ['a', 'half'], "expected 1 tensors, got one more: 'half'"],
     ['fewer come', ['a', 'half'], ['a'], 'expected 2 tensors, got 1'],
   ])('leaves the old file and nothing else when %s', async (_, planned, given, message) => {
     await write(['count']);
@@ -94,6 +94,14 @@ describe('writing', () => {
     await expect(writeSafetensors(path, planOf(planned), stream(given))).rejects.toThrow(message);
     expect(readFileSync(path)).toEqual(before);
     expect(readdirSync(folder)).toEqual(['model.safetensors']);
+  });
+
+  it('refuses a tensor of another size than planned, which would shift all that follow', async () => {
+    const plan = [{ name: 'a', shape: [2, 2], dtype: 'f32' }] as const;
+    await expect(writeSafetensors(path, plan, stream(['a']))).rejects.toThrow(
+      "expected tensor 'a' of shape [2, 2], got 6 values of shape [2, 3]",
+    );
+    expect(readdirSync(folder)).toEqual([]);
   });
 
   it('passes on the error of its source', async () => {

@@ -27,12 +27,10 @@ export async function writeSafetensors(
     await file.write(safetensorsHeader(plan, metadata));
     let next = 0;
     for await (const [name, value] of tensors) {
-      const expected = plan[next++];
-      if (expected?.name !== name)
-        throw new DeepSpeedError('ERR_SAFETENSORS', `[safetensors] expected tensor '${expected?.name}' next, got '${name}'`);
+      const expected = checked(plan, next++, name, value);
       await writeAll(file, encode({ ...value, dtype: expected.dtype }));
     }
-    if (next !== plan.length) throw new DeepSpeedError('ERR_SAFETENSORS', `[safetensors] expected ${plan.length} tensors, got ${next}`);
+    if (next !== plan.length) throw wrong(`expected ${plan.length} tensors, got ${next}`);
     await file.sync();
     await file.close();
     await rename(temporary, path);
@@ -41,6 +39,22 @@ export async function writeSafetensors(
     await rm(temporary, { force: true });
     throw error;
   }
+}
+
+/** A tensor of another size would shift all that follow it. */
+function checked(plan: readonly TensorPlan[], index: number, name: string, { shape, data }: HostTensor): TensorPlan {
+  const expected = plan[index];
+  if (!expected) throw wrong(`expected ${plan.length} tensors, got one more: '${name}'`);
+  if (expected.name !== name) throw wrong(`expected tensor '${expected.name}' next, got '${name}'`);
+  if (data.length !== numelOf(expected.shape)) {
+    const got = `${data.length} values of shape [${shape.join(', ')}]`;
+    throw wrong(`expected tensor '${name}' of shape [${expected.shape.join(', ')}], got ${got}`);
+  }
+  return expected;
+}
+
+function wrong(detail: string): DeepSpeedError {
+  return new DeepSpeedError('ERR_SAFETENSORS', `[safetensors] ${detail}`);
 }
 
 async function writeAll(
