@@ -112,9 +112,15 @@ function plain(schema: JsonSchema): Json {
     out.enum = choices;
   }
   if (properties) out.properties = Object.fromEntries(Object.entries(properties).map(([key, inner]) => [key, plain(inner)]));
-  if (oneOf) out.oneOf = oneOf.map(plain);
+  if (oneOf) out.oneOf = oneOf.map((branch) => plain(ignoreCase ? withAnyCase(branch, discriminator!.propertyName) : branch));
   if (items) out.items = Array.isArray(items) ? items.map(plain) : plain(items as JsonSchema);
   return out;
+}
+
+/** A branch whose name may be written in any case. */
+function withAnyCase(branch: JsonSchema, tag: string): JsonSchema {
+  const name = branch.properties![tag]!;
+  return { ...branch, properties: { ...branch.properties, [tag]: { type: 'string', enum: [name.const!], ignoreCase: true } } };
 }
 
 const anyCase = (word: string) => word.replace(/[a-z]/gi, (letter) => `[${letter.toUpperCase()}${letter.toLowerCase()}]`);

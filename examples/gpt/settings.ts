@@ -81,9 +81,9 @@ function checkAgreement(args: Arguments, config: DeepSpeedConfig): void {
   check('batch', 'train_micro_batch_size_per_gpu', config.train_micro_batch_size_per_gpu);
   const { optimizer, scheduler } = config;
   if (optimizer) {
-    const { lr, betas, weight_decay } = optimizer.params;
+    const { lr, weight_decay } = optimizer.params;
     check('lr', 'optimizer.params.lr', lr);
-    check('beta2', 'optimizer.params.betas', betas[1]);
+    if ('betas' in optimizer.params) check('beta2', 'optimizer.params.betas', optimizer.params.betas[1]);
     check('weight-decay', 'optimizer.params.weight_decay', weight_decay);
   }
   check('steps', 'scheduler.params.total_num_steps', totalSteps(config));

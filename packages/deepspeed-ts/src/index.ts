@@ -1,6 +1,20 @@
 export * from '@deepspeed-ts/core';
 export { connect, cpuBackend } from '@deepspeed-ts/kernels-cpu';
-export { type AdamOptions, adam, type FlatOptimizer, type Stage, ZeroStore } from '@deepspeed-ts/zero';
+export {
+  type AdagradOptions,
+  type AdamOptions,
+  adagrad,
+  adam,
+  type FlatOptimizer,
+  type LionOptions,
+  lion,
+  type OptimizerOptions,
+  plainSgd,
+  type SgdOptions,
+  type Stage,
+  sgd,
+  ZeroStore,
+} from '@deepspeed-ts/zero';
 export * from './checkpoint/index.js';
 export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';

@@ -1,11 +1,12 @@
 import { type Backend, type Communicator, ConfigError, Device, openBackend, type Parameter } from '@deepspeed-ts/core';
 import { connect } from '@deepspeed-ts/kernels-cpu';
-import { type AdamOptions, adam, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
-import { adamSettings, type DeepSpeedConfig, loadConfig } from './config/index.js';
+import { type OptimizerOptions, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
+import { type DeepSpeedConfig, loadConfig } from './config/index.js';
 import { DataLoader, type Dataset, type HostArray } from './data/index.js';
 import type { Batch } from './engine/batch.js';
 import { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
 import { EngineOptimizer, type ParameterGroups } from './engine/optimizer.js';
+import { type ConfiguredOptimizer, createOptimizer } from './optimizers/index.js';
 import { dtypesOf, lossScalerOf } from './precision/index.js';
 import { createScheduler, type LRScheduler } from './schedules/index.js';
 
@@ -51,13 +52,14 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
   try {
     const config = loadConfig(options.config, communicator.size);
     const device = new Device(options.backend ?? openBackend());
-    const optimizer = new EngineOptimizer(model, adamOptions(config), options.parameterGroups);
+    const { algorithm, options: settings } = optimizerOf(config);
+    const optimizer = new EngineOptimizer(model, settings, options.parameterGroups);
     const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
     const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
-    const store = new ZeroStore<AdamOptions>(model, {
+    const store = new ZeroStore<OptimizerOptions>(model, {
       device,
       communicator,
-      optimizer: adam,
+      optimizer: algorithm,
       seed,
       ...dtypesOf(config),
       ...zeroOptions(config.zero_optimization),
@@ -85,9 +87,9 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
   }
 }
 
-function adamOptions({ optimizer }: DeepSpeedConfig): AdamOptions {
+function optimizerOf({ optimizer }: DeepSpeedConfig): ConfiguredOptimizer {
   if (!optimizer) throw new ConfigError(['optimizer: missing; expected an object such as {"type": "AdamW", "params": {"lr": 1e-4}}']);
-  return { ...adamSettings(optimizer), biasCorrection: true };
+  return createOptimizer(optimizer);
 }
 
 function loaderFor<Sample>(

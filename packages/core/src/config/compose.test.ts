@@ -14,6 +14,8 @@ const engine = defineSection({
     schedule: {
       type: 'object',
       discriminator: { propertyName: 'type' },
+      ignoreCase: true,
+      refused: { cliff: 'nobody wants to fall' },
       oneOf: [
         { properties: { type: { const: 'flat' } } },
         {
@@ -30,7 +32,7 @@ const engine = defineSection({
     },
     label: { type: 'string' },
   },
-  unsupported: { turbo: 'there is no turbo' },
+  unsupported: { turbo: 'there is no turbo', 'schedule.pace': 'there is one pace' },
   check(config, report) {
     if (config.clip !== null && config.clip > config.steps) report('clip', 'must not exceed steps');
   },
@@ -131,6 +133,11 @@ describe('composeConfig', () => {
     expect(problemsOf({ schedule: { type: 'ramp', params: { untill: 3 } } })).toEqual([
       'schedule.params.untill: unknown key; did you mean "schedule.params.until"?',
     ]);
+    expect(composeConfig(sections, { schedule: { type: 'RAMP' } }).schedule?.type).toBe('ramp');
+    expect(problemsOf({ schedule: { type: 'Cliff' } })).toEqual([
+      'schedule.type: "Cliff" is not supported: nobody wants to fall. Expected "flat" or "ramp"',
+    ]);
+    expect(problemsOf({ schedule: { type: 'ramp', pace: 1 } })).toEqual(['schedule.pace: not supported: there is one pace. Remove it']);
     expect(problemsOf({ schedule: {} })).toEqual(['schedule.type: missing; expected "flat" or "ramp"']);
   });
 

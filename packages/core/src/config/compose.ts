@@ -1,6 +1,6 @@
 import { Ajv, type FuncKeywordDefinition, type SchemaValidateFunction } from 'ajv';
 import { ConfigError } from '../errors.js';
-import { show } from './describe.js';
+import { show, tags } from './describe.js';
 import { type ConfigPath, dotted, explain, type Problem } from './problems.js';
 import type { JsonSchema } from './schema.js';
 import type { ConfigContext, ConfigOf, ConfigSection } from './section.js';
@@ -79,16 +79,24 @@ function validator(schema: JsonSchema) {
   return ajv.compile(schema);
 }
 
-/** Replaces a string by its spelling in the enum beside it. */
-const respell: SchemaValidateFunction = (_, value: unknown, schema, context) => {
-  if (typeof value !== 'string') return true;
-  const choices = (schema as JsonSchema).enum ?? [];
-  const spelling = choices.find((choice) => typeof choice === 'string' && choice.toLowerCase() === value.toLowerCase());
-  if (spelling !== undefined && context) context.parentData[context.parentDataProperty] = spelling;
+/** Replaces a string by its spelling in the enum beside it, or in the alternatives that it tells apart. */
+const respell: SchemaValidateFunction = (_, value: unknown, parent, context) => {
+  const schema = parent as JsonSchema;
+  const tag = schema.discriminator?.propertyName;
+  if (tag !== undefined) {
+    if (isPlainObject(value) && typeof value[tag] === 'string') value[tag] = spellingOf(value[tag], tags(schema));
+  } else if (context) {
+    context.parentData[context.parentDataProperty] = spellingOf(value, schema.enum ?? []);
+  }
   return true;
 };
 
-/** Runs before `enum` looks at the value. */
+function spellingOf(value: unknown, choices: readonly unknown[]): unknown {
+  if (typeof value !== 'string') return value;
+  return choices.find((choice) => typeof choice === 'string' && choice.toLowerCase() === value.toLowerCase()) ?? value;
+}
+
+/** Runs before `enum` or `discriminator` looks at the value. */
 const ignoreCase: FuncKeywordDefinition = {
   keyword: 'ignoreCase',
   schemaType: 'boolean',

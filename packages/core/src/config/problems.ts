@@ -71,7 +71,8 @@ function unknownKey(key: string, parent: ConfigPath, schema: JsonSchema, root: J
   const siblings = Object.keys(schema.properties ?? {});
   const meant = nearest(key, siblings);
   if (meant.length > 0) return `unknown key; did you mean ${alternatives(meant.map((name) => `"${dotted([...parent, name])}"`))}?`;
-  const elsewhere = pathsOf(key, root);
+  // The same place in another alternative is no help.
+  const elsewhere = pathsOf(key, root).filter((path) => dotted(path) !== dotted([...parent, key]));
   if (elsewhere.length > 0) return `unknown key here; it belongs at ${alternatives(elsewhere.map((path) => `"${dotted(path)}"`))}`;
   const where = parent.length === 0 ? 'of a config' : `of "${dotted(parent)}"`;
   return `unknown key; the keys ${where} are ${siblings.filter((name) => !schema.properties?.[name]?.unsupported).join(', ')}`;

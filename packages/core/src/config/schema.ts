@@ -26,9 +26,9 @@ export interface JsonSchema {
   readonly discriminator?: { readonly propertyName: string };
   /** Ours: the way out, added to every message about this value. */
   readonly hint?: string;
-  /** Ours: a string enum whose spelling ignores case; the value is replaced by the spelling of the enum. */
+  /** Ours: a string enum, or the property that tells alternatives apart, whose spelling ignores case; the value is replaced by ours. */
   readonly ignoreCase?: true;
-  /** Ours: values that DeepSpeed knows and we refuse, with the reason. */
+  /** Ours: values (of an enum, or names of alternatives) that DeepSpeed knows and we refuse, with the reason. */
   readonly refused?: Readonly<Record<string, string>>;
   /** Ours: the reason why a key that DeepSpeed knows can't be switched on here. */
   readonly unsupported?: string;

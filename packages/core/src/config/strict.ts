@@ -29,8 +29,9 @@ export function strictSchema(sections: readonly ConfigSection[]): JsonSchema {
   return tighten(root);
 }
 
-/** A copy of `schema` in which the key at `path` may only be switched off. */
+/** A copy of `schema` in which the key at `path`, in each alternative, may only be switched off. */
 function refuse(schema: JsonSchema, path: readonly string[], reason: string): JsonSchema {
+  if (schema.oneOf) return { ...schema, oneOf: schema.oneOf.map((branch) => refuse(branch, path, reason)) };
   const [key, ...rest] = path as [string, ...string[]];
   const inner = schema.properties?.[key];
   if ((inner === undefined) !== (rest.length === 0))

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { ConfigError, type JsonSchema } from '@deepspeed-ts/core';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
-import { adamSettings, loadConfig, SECTIONS } from './index.js';
+import { loadConfig, SECTIONS } from './index.js';
 
 let folder: string;
 beforeAll(() => {
@@ -105,15 +105,14 @@ describe('loadConfig', () => {
       problemsOf({
         train_batch_size: 2,
         fp16: { enabled: true, auto_cast: true },
-        optimizer: { type: 'Lion', params: { max_grad_norm: 1 } },
+        optimizer: { type: 'lamb' },
         scheduler: { type: 'WarmUpLR' },
         gradient_allreduce_op: 'sum',
         tensorboard: { enabled: true, output_path: 'x' },
       }),
     ).toEqual([
       'fp16.auto_cast: expected false (token ids need no cast; a model with float inputs casts them itself, with castTo()), got true',
-      'optimizer.type: "Lion" is not supported: only Adam and AdamW exist yet. Expected "AdamW" or "Adam"',
-      'optimizer.params.max_grad_norm: not supported: clipping belongs to the engine; set the top-level key gradient_clipping. Remove it',
+      'optimizer.type: "lamb" is not supported: it needs norms per layer where ZeRO has slices. Expected "AdamW", "Adam", "SGD", "Adagrad" or "Lion"',
       'scheduler.type: expected "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle" or "LRRangeTest", got "WarmUpLR"; did you mean "WarmupLR"?',
       expect.stringMatching(/^gradient_allreduce_op: "sum" is not supported: gradients are averaged/),
       expect.stringMatching(/^tensorboard: not supported: monitors do not exist yet/),
@@ -139,6 +138,19 @@ describe('loadConfig', () => {
     ]);
   });
 
+  it('knows which settings belong to which optimizer', () => {
+    const refused = (optimizer: object) => problemsOf({ train_batch_size: 2, optimizer });
+    expect(refused({ type: 'sgd', params: { lr: 0.1, momentum: 0.9, nesterov: true } })).toEqual([]);
+    expect(refused({ type: 'SGD', params: { betas: [0.9, 0.99], max_grad_norm: 1 } })).toEqual([
+      expect.stringMatching(/^optimizer\.params\.betas: unknown key; the keys of "optimizer\.params" are lr, momentum, /),
+      'optimizer.params.max_grad_norm: not supported: clipping belongs to the engine; set the top-level key gradient_clipping. Remove it',
+    ]);
+    expect(refused({ type: 'SGD', params: { nesterov: true } })).toEqual([
+      'optimizer.params.nesterov: needs momentum > 0 and dampening 0, got momentum 0 and dampening 0',
+    ]);
+    expect(refused({ params: { lr: 0.1 } })).toEqual(['optimizer.type: missing; expected "AdamW", "Adam", "SGD", "Adagrad" or "Lion"']);
+  });
+
   it('says what a scheduler lacks', () => {
     expect(problemsOf({ train_batch_size: 2, scheduler: { type: 'WarmupCosineLR' } })).toEqual([
       'scheduler.params.total_num_steps: missing; expected an integer >= 1',
@@ -160,7 +172,7 @@ describe('loadConfig', () => {
     fc.assert(
       // One run edits every key once, all in the same config.
       fc.property(fc.tuple(...keys.map(() => edit)), (edits) => {
-        const raw: Record<string, unknown> = { train_batch_size: 2 };
+        const raw: Record<string, unknown> = { train_batch_size: 2, optimizer: { type: 'AdamW' } };
         const expected = new Map<string, string>();
         keys.forEach((path, k) => {
           const { at, kind, char } = edits[k]!;
@@ -191,17 +203,3 @@ describe('loadConfig', () => {
 function pathsOf(properties: Readonly<Record<string, JsonSchema>>, at: readonly string[] = []): string[][] {
   return Object.entries(properties).flatMap(([key, schema]) => [[...at, key], ...pathsOf(schema.properties ?? {}, [...at, key])]);
 }
-
-describe('adamSettings', () => {
-  const settings = (optimizer: object) => adamSettings(loadConfig({ train_batch_size: 1, optimizer }, 1).optimizer!);
-
-  it('decouples weight decay as DeepSpeed does: always for AdamW, for Adam unless adam_w_mode is false', () => {
-    expect(settings({ type: 'AdamW', params: { adam_w_mode: false } }).decoupled).toBe(true);
-    expect(settings({ type: 'Adam' }).decoupled).toBe(true);
-    expect(settings({ type: 'Adam', params: { adam_w_mode: false } }).decoupled).toBe(false);
-  });
-
-  it('has the defaults of DeepSpeed', () => {
-    expect(settings({ type: 'AdamW' })).toEqual({ lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, decoupled: true });
-  });
-});

@@ -170,7 +170,7 @@ describe('the schedule', () => {
       for (let step = 0; step < 4; step++) {
         const { betas, lr } = engine.optimizer.groups[0]!.options;
         expect([lr, betas]).toEqual([engine.scheduler!.lr[0], engine.scheduler!.betas]);
-        seen.push(betas[0]);
+        seen.push(betas![0]);
         await engine.trainBatch([tinyBatch(step)]);
       }
       expect(new Set(seen).size).toBeGreaterThan(2);

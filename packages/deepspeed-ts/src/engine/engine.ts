@@ -12,7 +12,7 @@ import {
   type TrainingEngine,
   withRandom,
 } from '@deepspeed-ts/core';
-import type { AdamOptions, ZeroStore } from '@deepspeed-ts/zero';
+import type { OptimizerOptions, ZeroStore } from '@deepspeed-ts/zero';
 import { Checkpointer } from '../checkpoint/checkpointer.js';
 import type { LoadCheckpointOptions, LoadedCheckpoint, SaveCheckpointOptions, SavedCheckpoint } from '../checkpoint/options.js';
 import type { Counters } from '../checkpoint/progress.js';
@@ -42,7 +42,7 @@ export interface EngineParts {
   readonly config: DeepSpeedConfig;
   readonly device: Device;
   readonly communicator: Communicator;
-  readonly store: ZeroStore<AdamOptions>;
+  readonly store: ZeroStore<OptimizerOptions>;
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
   readonly lossScaler: LossScaler;
@@ -62,7 +62,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
   readonly lossScaler: LossScaler;
-  readonly #store: ZeroStore<AdamOptions>;
+  readonly #store: ZeroStore<OptimizerOptions>;
   readonly #dataloader: BatchSource | undefined;
   readonly #checkpointer: Checkpointer;
   readonly #ownsCommunicator: boolean;

@@ -1,9 +1,8 @@
-import type { Module, Parameter } from '@deepspeed-ts/core';
-import { namedParameters } from '@deepspeed-ts/core';
-import type { AdamOptions } from '@deepspeed-ts/zero';
+import { ConfigError, type Module, namedParameters, type Parameter } from '@deepspeed-ts/core';
+import type { AdamOptions, OptimizerOptions } from '@deepspeed-ts/zero';
 import type { LRScheduler } from '../schedules/index.js';
 
-/** What a group of parameters does otherwise than the config's optimizer says. */
+/** What a group of parameters does otherwise than the config's optimizer says; only settings that it has. */
 export type GroupOverrides = Partial<Pick<AdamOptions, 'lr' | 'betas' | 'eps' | 'weightDecay'>>;
 
 /** Sorts parameters into groups: those that get equal overrides are one group. */
@@ -13,18 +12,19 @@ export type ParameterGroups = (name: string, parameter: Parameter) => GroupOverr
 export interface ParameterGroup {
   readonly names: readonly string[];
   /** In force for the next step. */
-  readonly options: AdamOptions;
+  readonly options: OptimizerOptions;
 }
 
 /** The settings of every parameter, moved along by the learning-rate schedule. */
 export class EngineOptimizer {
-  readonly #groups: { names: string[]; options: AdamOptions }[] = [];
+  readonly #groups: { names: string[]; options: OptimizerOptions }[] = [];
   readonly #groupOf = new Map<Parameter, number>();
 
-  constructor(model: Module, defaults: AdamOptions, groupsOf: ParameterGroups = () => undefined) {
+  constructor(model: Module, defaults: OptimizerOptions, groupsOf: ParameterGroups = () => undefined) {
     const byKey = new Map<string, number>();
     for (const [name, parameter] of namedParameters(model)) {
       const overrides = groupsOf(name, parameter) ?? {};
+      checkOverrides(name, overrides, defaults);
       const key = JSON.stringify(Object.entries(overrides).sort(([a], [b]) => a.localeCompare(b)));
       let index = byKey.get(key);
       if (index === undefined) {
@@ -45,13 +45,24 @@ export class EngineOptimizer {
     return this.#groups.map(({ options }) => options.lr);
   }
 
-  optionsOf(parameter: Parameter): AdamOptions {
+  optionsOf(parameter: Parameter): OptimizerOptions {
     return this.#groups[this.#groupOf.get(parameter)!]!.options;
   }
 
-  /** Takes over what the schedule says for the next step. */
+  /** Takes over what the schedule says for the next step. Betas only where the optimizer has them, as in DeepSpeed. */
   follow(scheduler: LRScheduler): void {
     const { lr, betas } = scheduler;
-    for (const [i, group] of this.#groups.entries()) group.options = { ...group.options, lr: lr[i]!, ...(betas && { betas }) };
+    for (const [i, group] of this.#groups.entries()) {
+      group.options = { ...group.options, lr: lr[i]!, ...(betas && group.options.betas && { betas }) };
+    }
+  }
+}
+
+function checkOverrides(name: string, overrides: GroupOverrides, defaults: OptimizerOptions): void {
+  for (const key of Object.keys(overrides)) {
+    if (key in defaults) continue;
+    throw new ConfigError([
+      `parameterGroups: the optimizer of the config has no setting "${key}", which ${name} is given; its settings are ${Object.keys(defaults).join(', ')}`,
+    ]);
   }
 }

@@ -23,6 +23,13 @@ const families: Runs = {
 /** As well, on two ranks. */
 const moreFamilies: Runs = {
   'uneven sizes with tied, unused and frozen parameters, bf16 with f32 gradients': odd({ bf16: true, f32Gradients: true, accumulation: 2 }),
+  'SGD with momentum, bf16': odd({ bf16: true, optimizer: { type: 'SGD', params: { lr: 0.1, momentum: 0.9, weight_decay: 0.01 } } }),
+  'Adagrad, f32': odd({ optimizer: { type: 'Adagrad', params: { lr: 0.05, lr_decay: 0.1 } } }),
+  'Lion, fp16 with an overflow': odd({
+    fp16: true,
+    overflowAt: [2],
+    optimizer: { type: 'Lion', params: { lr: 0.003, weight_decay: 0.1 } },
+  }),
   'fp16 with overflows': odd({ fp16: true, accumulation: 2, overflowAt: [1, 2, 5] }),
   'fp16 with f32 gradients and overflows': short({ fp16: true, f32Gradients: true, overflowAt: [0, 3, 4] }),
   'units in an order that changes from pass to pass': odd({ model: 'wandering', accumulation: 2 }),

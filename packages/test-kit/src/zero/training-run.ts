@@ -20,6 +20,8 @@ export interface TrainingRun {
   readonly recompute?: boolean;
   /** bf16 weights with gradients kept in f32. */
   readonly f32Gradients?: boolean;
+  /** Default: AdamW. */
+  readonly optimizer?: { readonly type: string; readonly params: object };
   readonly steps: number;
 }
 
@@ -46,7 +48,7 @@ export function configOf(run: TrainingRun): Record<string, unknown> {
     fp16: { enabled: fp16, initial_scale_power: 10, loss_scale_window: 2 },
     ...(f32Gradients && { data_types: { grad_accum_dtype: 'fp32' } }),
     zero_optimization: { stage, overlap_comm: overlap, stage3_prefetch_bucket_size: prefetch ? 50000000 : 0 },
-    optimizer: { type: 'AdamW', params: { lr: 1e-2, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.1 } },
+    optimizer: run.optimizer ?? { type: 'AdamW', params: { lr: 1e-2, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.1 } },
   };
 }
 
