@@ -5,17 +5,18 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { SafetensorsFile, uniforms } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2, SafetensorsFile, uniforms } from '@deepspeed-ts/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { DataLoader } from '../data/index.js';
 import type { DeepSpeedEngine } from '../engine/engine.js';
-import { tinyBatch, usable, weightsOf, withEngine } from '../engine/test-support.js';
+import { tinyBatch, tinyModel, usable, weightsOf, withEngine } from '../engine/test-support.js';
 import { initialize } from '../initialize.js';
 import { CheckpointError } from './error.js';
 
@@ -156,8 +157,6 @@ describe('saving again and again', () => {
     mkdirSync(at('.saving-global_step9~some-host~1~2~3'));
     writeFileSync(at('.saving-global_step9~some-host~1~2~3', 'model.safetensors'), 'half');
     mkdirSync(at('.removed-old'));
-    rmSync(at('.replaced-good'), { recursive: true, force: true });
-    const { renameSync } = await import('node:fs');
     renameSync(at('good'), at('.replaced-good'));
     await withEngine({}, async (engine) => {
       expect(await engine.loadCheckpoint(directory)).toMatchObject({ path: at('.replaced-good') });
@@ -192,7 +191,6 @@ describe('resuming', () => {
       }
     };
     const open = async () => {
-      const { tinyModel } = await import('../engine/test-support.js');
       const initialized = await initialize({ ...settings, model: tinyModel(0.2), config: { ...usable, ...schedule, ...config } });
       return { engine: initialized.engine, loader: initialized.dataloader as unknown as DataLoader<never, never> };
     };
@@ -256,7 +254,6 @@ describe('resuming', () => {
 
 describe('a model with other parameters', () => {
   it('is refused with all differences, or takes over what fits', async () => {
-    const { DecoderLM, gpt2 } = await import('@deepspeed-ts/core');
     const trained = await saveOne();
     const model = () => new DecoderLM(gpt2({ vocabSize: 17, layers: 2, heads: 2, dim: 8, context: 5 }));
     await withEngine(
@@ -352,7 +349,7 @@ describe('what can go wrong', () => {
 
   it('a failure beside training is told at `finished`, or else by the next call, and leaves the last checkpoint', async () => {
     await saveOne();
-    // What has the name of the new checkpoint's marker can't be replaced by it.
+    // As if somebody tidied up too eagerly.
     const fail = async (engine: DeepSpeedEngine) => {
       const saved = await engine.saveCheckpoint(directory, { tag: 'new' });
       for (const name of readdirSync(directory)) if (name.startsWith('.saving')) rmSync(at(name), { recursive: true, force: true });

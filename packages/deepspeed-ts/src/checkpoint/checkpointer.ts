@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { rm } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -68,6 +68,7 @@ export class Checkpointer {
       return { tag, id, saving, peer };
     })
       .then(assertOneTag)
+      .then((ranks) => this.#assertVisible(join(path, ranks[0]!.saving), ranks))
       .catch(async (error: unknown) => {
         if (rank === 0) await rm(join(path, saving), { recursive: true, force: true }).catch(() => {});
         throw error;
@@ -124,6 +125,16 @@ export class Checkpointer {
 
   #agree<T>(body: () => Promise<T>): Promise<T[]> {
     return agree(this.#parts.store.communicator, this.#parts.device, body);
+  }
+
+  /** Ranks meet in a directory: on a host that doesn't have it they would wait for nothing. */
+  async #assertVisible<T>(path: string, value: T): Promise<T> {
+    await this.#agree(async () => {
+      if (await stat(path).catch(() => undefined)) return;
+      const text = `${path}, made by rank 0, is not to be seen here: all ranks must save to one directory of one file system`;
+      throw new CheckpointError('ERR_CHECKPOINT_WRITE', text, path);
+    });
+    return value;
   }
 
   #check(tag: string, { clientState, keepLast }: SaveCheckpointOptions): void {

@@ -104,6 +104,11 @@ async function writeNew(path: string, parts: () => Iterable<Uint8Array>, flags: 
 }
 
 async function append(file: FileHandle, hash: Hash, bytes: Uint8Array): Promise<void> {
+  // The write runs on another thread meanwhile.
+  let written = file.write(bytes);
   hash.update(bytes);
-  for (let done = 0; done < bytes.byteLength; ) done += (await file.write(bytes, done)).bytesWritten;
+  for (let done = 0; ; written = file.write(bytes, done)) {
+    done += (await written).bytesWritten;
+    if (done === bytes.byteLength) return;
+  }
 }

@@ -7,7 +7,11 @@ import { hashOfState, open, type Run, trainMicro } from './resumable-run.js';
 export interface FailingSaveArgs {
   readonly run: Run;
   /** Tried one after the other; see `disturb`. */
-  readonly saves: readonly { directory: string; tag: string; disturb?: 'limit files of rank 1' | 'other tag on rank 1' | 'end rank 1' }[];
+  readonly saves: readonly {
+    directory: string;
+    tag: string;
+    disturb?: 'limit files of rank 1' | 'other tag on rank 1' | 'other directory on rank 1' | 'end rank 1';
+  }[];
 }
 
 /** How a save ended on this rank: 'saved', or the error's message. */
@@ -24,7 +28,8 @@ export default async function rank({ rank, args }: RankContext<FailingSaveArgs>)
     const hash = await hashOfState(engine);
     try {
       if (disturb === 'limit files of rank 1' && rank === 1) limitFiles('4096');
-      const saved = await engine.saveCheckpoint(directory, { tag: disturb === 'other tag on rank 1' ? `${tag}-${rank}` : tag });
+      const path = disturb === 'other directory on rank 1' && rank === 1 ? `${directory}-1` : directory;
+      const saved = await engine.saveCheckpoint(path, { tag: disturb === 'other tag on rank 1' ? `${tag}-${rank}` : tag });
       if (disturb === 'end rank 1' && rank === 1) process.kill(process.pid, 'SIGKILL');
       await saved.finished;
       outcomes.push({ saved: true, hash });

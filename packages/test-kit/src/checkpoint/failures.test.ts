@@ -28,6 +28,7 @@ test('what a save meets on one rank is told by both, and the checkpoint before s
     { directory: at('saves'), tag: 'good' },
     { directory: at('saves'), tag: 'limited', disturb: 'limit files of rank 1' },
     { directory: at('saves'), tag: 'tag', disturb: 'other tag on rank 1' },
+    { directory: at('saves'), tag: 'apart', disturb: 'other directory on rank 1' },
     { directory: at('file'), tag: 'nowhere' },
     { directory: '/proc/checkpoints', tag: 'nowhere' },
     ...(canMount
@@ -54,6 +55,11 @@ test('what a save meets on one rank is told by both, and the checkpoint before s
     'tag',
     /expected the same on every rank, got 'tag-0' on rank 0 and 'tag-1' on rank 1/,
     'ERR_CHECKPOINT_ARGUMENT',
+  );
+  expectFailure(
+    at('saves'),
+    'apart',
+    /^\[rank 1\] .*saves-1.* is not to be seen here: all ranks must save to one directory of one file system/,
   );
   expectFailure(at('file'), 'nowhere', /^\[rank 0\] can't write .*file: a part of the path is a file/);
   expectFailure('/proc/checkpoints', 'nowhere', /^\[rank 0\] can't write \/proc\/checkpoints: /);
