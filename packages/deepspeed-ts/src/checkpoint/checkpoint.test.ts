@@ -244,6 +244,13 @@ describe('resuming', () => {
       await engine.loadCheckpoint(directory, { optimizer: false });
       expect([await weightsOf(engine), engine.globalSteps, await exp_avg(engine)]).toEqual([trained, 1, 'none']);
     });
+    await withEngine({ optimizer: { type: 'Lion', params: { lr: 1e-3 } } }, async (engine) => {
+      await expect(engine.loadCheckpoint(directory)).rejects.toThrow(
+        /another optimizer: expected states exp_avg, got exp_avg, exp_avg_sq;/,
+      );
+      await engine.loadCheckpoint(directory, { optimizer: false });
+      expect(await weightsOf(engine)).toEqual(trained);
+    });
     await withEngine(schedule, async (engine) => {
       await expect(engine.loadCheckpoint(directory)).rejects.toThrow(/saved without a learning-rate schedule.*scheduler: false/);
       await engine.loadCheckpoint(directory, { scheduler: false });

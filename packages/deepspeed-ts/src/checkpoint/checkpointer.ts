@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { type Device, namedParameters } from '@deepspeed-ts/core';
 import { GRADIENT, type ZeroStore } from '@deepspeed-ts/zero';
@@ -16,7 +16,7 @@ import { agree } from './agreement.js';
 import { begin, commit, type Peer } from './commit.js';
 import { CheckpointDirectory } from './directory.js';
 import { CheckpointError } from './error.js';
-import { verify } from './files.js';
+import { type FileRecord, verifyContents, verifySize } from './files.js';
 import { type Manifest, readManifest } from './manifest.js';
 import { assertSame, compare, type Differences } from './match.js';
 import { checkTag, savingName } from './names.js';
@@ -52,7 +52,8 @@ export class Checkpointer {
     const { store, counters, model } = this.#parts;
     const { rank } = store.communicator;
     const tag = options.tag ?? `global_step${counters.get().globalSteps}`;
-    const directory = new CheckpointDirectory(path);
+    const root = absolute(path);
+    const directory = new CheckpointDirectory(root);
     const id = randomBytes(8).toString('hex');
     const peer: Peer = { host: hostname(), pid: process.pid };
     const saving = savingName(tag, id);
@@ -68,9 +69,9 @@ export class Checkpointer {
       return { tag, id, saving, peer };
     })
       .then(assertOneTag)
-      .then((ranks) => this.#assertVisible(join(path, ranks[0]!.saving), ranks))
+      .then((ranks) => this.#assertVisible(join(root, ranks[0]!.saving), ranks))
       .catch(async (error: unknown) => {
-        if (rank === 0) await rm(join(path, saving), { recursive: true, force: true }).catch(() => {});
+        if (rank === 0) await rm(join(root, saving), { recursive: true, force: true }).catch(() => {});
         throw error;
       });
     const first = all[0]!;
@@ -86,7 +87,7 @@ export class Checkpointer {
       saveLatest: options.saveLatest ?? true,
       keepLast: options.keepLast,
     });
-    this.#last = new SavedCheckpoint(join(path, tag), finished);
+    this.#last = new SavedCheckpoint(join(root, tag), finished);
     return this.#last;
   }
 
@@ -97,16 +98,20 @@ export class Checkpointer {
     const [found] = await this.#agree(async () => {
       await this.settle();
       checkPath(path);
-      return store.communicator.rank === 0 ? ((await new CheckpointDirectory(path).find(options.tag)) ?? null) : null;
+      return store.communicator.rank === 0 ? ((await new CheckpointDirectory(absolute(path)).find(options.tag)) ?? null) : null;
     });
     if (found == null) return undefined;
 
     let opened: Opened | undefined;
     try {
+      let manifest!: Manifest;
       await this.#agree(async () => {
-        opened = await this.#open(found, { ...options, optimizer, moduleOnly });
+        manifest = await this.#verify(found, optimizer);
       });
-      const { manifest, reader, next, differences } = opened!;
+      await this.#agree(async () => {
+        opened = this.#open(found, manifest, { ...options, optimizer, moduleOnly });
+      });
+      const { reader, next, differences } = opened!;
       // May refuse, the same on every rank, so it comes before anything has changed.
       if (!moduleOnly) this.#resume(manifest, next, options);
       await store.loadState(reader, { steps: optimizer ? manifest.optimizer.steps : undefined });
@@ -189,24 +194,30 @@ export class Checkpointer {
     };
   }
 
-  /** Opens and checks everything that will be read, so that nothing is taken over from a checkpoint that is not whole. */
-  async #open(path: string, options: LoadCheckpointOptions & { optimizer: boolean; moduleOnly: boolean }): Promise<Opened> {
-    const { model, store, config, scheduler } = this.#parts;
-    const { rank, size } = store.communicator;
+  /** Makes sure that all files are what was written, of which hashing takes longest, so ranks share it. */
+  async #verify(path: string, optimizer: boolean): Promise<Manifest> {
+    const { rank, size } = this.#parts.store.communicator;
     const manifest = await readManifest(path);
-    const names = Object.keys(manifest.files).filter((name) => options.optimizer || !name.startsWith('optimizer-'));
-    // Hashing takes longest, so ranks share it.
-    for (const [i, name] of names.entries()) if (i % size === rank) await verify(join(path, name), manifest.files[name]!);
+    const files = filesOf(manifest, optimizer);
+    for (const [name, record] of files) await verifySize(join(path, name), record);
+    for (const [i, [name, record]] of files.entries()) if (i % size === rank) await verifyContents(join(path, name), record);
+    return manifest;
+  }
 
+  /** Opens and checks everything that will be read, so that nothing is taken over from a checkpoint that does not fit. */
+  #open(path: string, manifest: Manifest, options: LoadCheckpointOptions & { optimizer: boolean; moduleOnly: boolean }): Opened {
+    const { model, store, config, scheduler } = this.#parts;
+    const names = filesOf(manifest, options.optimizer).map(([name]) => name);
     const reader = new CheckpointReader(path, names);
     try {
       const differences = compare(model, reader.weights);
       if (options.strict ?? true) assertSame(differences, model, reader.weights, path);
       for (const { name } of differences.mismatched) reader.ignore(name);
       const kinds = ['weights', ...(options.optimizer ? store.stateNames : [])];
-      const absent = kinds.slice(1).filter((kind) => !manifest.optimizer.states.includes(kind));
-      if (absent.length > 0) {
-        const text = `${path} has optimizer states ${manifest.optimizer.states.join(', ')}, expected also ${absent.join(', ')}; load it with { optimizer: false }`;
+      const got = manifest.optimizer.states;
+      if (options.optimizer && !isDeepStrictEqual([...got].sort(), [...store.stateNames].sort())) {
+        const list = (states: readonly string[]) => states.join(', ') || 'none';
+        const text = `${path} was saved with another optimizer: expected states ${list(store.stateNames)}, got ${list(got)}; load it with { optimizer: false }`;
         throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
       }
       if (!options.moduleOnly && (options.scheduler ?? true) && scheduler && !manifest.scheduler) {
@@ -217,7 +228,7 @@ export class Checkpointer {
         if (reader.has('weights', name)) for (const kind of kinds) reader.check(kind, name, numel);
         if (options.optimizer && reader.has(GRADIENT, name)) reader.check(GRADIENT, name, numel);
       }
-      return { manifest, reader, differences, next: countersOf(manifest, config, size, options.optimizer, path) };
+      return { reader, differences, next: countersOf(manifest, config, store.communicator.size, options.optimizer, path) };
     } catch (error) {
       reader.close();
       throw error;
@@ -226,10 +237,14 @@ export class Checkpointer {
 }
 
 interface Opened {
-  readonly manifest: Manifest;
   readonly reader: CheckpointReader;
   readonly differences: Differences;
   readonly next: Counters;
+}
+
+/** What is read: with weights alone, optimizer files need not even be there. */
+function filesOf({ files }: Manifest, optimizer: boolean): [name: string, record: FileRecord][] {
+  return Object.entries(files).filter(([name]) => optimizer || !name.startsWith('optimizer-'));
 }
 
 /** Tags name directories, so ranks with two of them would wait for each other in two places. */
@@ -238,6 +253,11 @@ function assertOneTag<T extends { tag: string }>(all: T[]): T[] {
   if (other < 0) return all;
   const text = `tag: expected the same on every rank, got '${all[0]!.tag}' on rank 0 and '${all[other]!.tag}' on rank ${other}`;
   throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', text, all[other]!.tag);
+}
+
+/** A save goes on when the working directory may have changed. Leaves what is no path to {@link checkPath}. */
+function absolute(path: string): string {
+  return typeof path === 'string' ? resolve(path) : path;
 }
 
 function checkPath(path: string): void {

@@ -60,11 +60,15 @@ export async function guarded<T>(path: string, body: () => Promise<T>): Promise<
   }
 }
 
-/** @throws CheckpointError naming the file where it is missing or not what was written */
-export async function verify(path: string, { size, sha256 }: FileRecord): Promise<void> {
+/** @throws CheckpointError naming the file where it is missing, or cut, or longer than written */
+export async function verifySize(path: string, { size }: FileRecord): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (!found) throw new CheckpointError('ERR_CHECKPOINT_MISSING', `${path} is missing; the checkpoint lists it. Load another tag`, path);
   if (found.size !== size) throw corrupt(path, `expected ${size} bytes, it has ${found.size}`);
+}
+
+/** @throws CheckpointError naming the file where its contents are not what was written */
+export async function verifyContents(path: string, { sha256 }: FileRecord): Promise<void> {
   const hash = createHash('sha256');
   const file = await open(path, 'r');
   try {

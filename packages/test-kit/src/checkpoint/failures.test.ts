@@ -92,7 +92,8 @@ test('a rank that ends in the middle of a save fails it for the others', async (
 test('a damaged shard is named by both ranks, whichever of them has looked at it', async () => {
   const path = at('saves', 'good', 'model-00002-of-00002.safetensors');
   const bytes = readFileSync(path);
-  bytes[bytes.length - 3]! ^= 1;
+  // In its header, where the rank that doesn't hash it would stumble otherwise.
+  bytes[20]! ^= 1;
   writeFileSync(path, bytes);
   const load = { run, load: at('saves'), tag: 'good' };
   const outcomes = await (await spawnWorld(new URL('./resumable-rank.ts', import.meta.url), 2, { args: [load] })).outcomes();
