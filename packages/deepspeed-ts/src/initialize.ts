@@ -15,7 +15,9 @@ export interface InitializeOptions<Sample = Readonly<Record<string, HostArray>>>
   readonly model: TrainableModel;
   /** A DeepSpeed config: an object, the path of a JSON or HJSON file, or JSON in base64. */
   readonly config: string | object;
-  /** Settings by parameter that differ from the config's optimizer, such as no weight decay for norms and biases. */
+  /** An optimizer of your own, where the config has none: its algorithm over flat ranges, and the settings that `parameterGroups` may override. */
+  readonly optimizer?: ConfiguredOptimizer;
+  /** Settings by parameter that differ from the optimizer's, such as no weight decay for norms and biases. */
   readonly parameterGroups?: ParameterGroups;
   /** Samples to draw micro-batches from; `dataloader` in the result shuffles and shards them. */
   readonly trainingData?: Dataset<Sample>;
@@ -52,7 +54,7 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
   try {
     const config = loadConfig(options.config, communicator.size);
     const device = new Device(options.backend ?? openBackend());
-    const { algorithm, options: settings } = optimizerOf(config);
+    const { algorithm, options: settings } = optimizerOf(config, options.optimizer);
     const optimizer = new EngineOptimizer(model, settings, options.parameterGroups);
     const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
     const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
@@ -87,8 +89,15 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
   }
 }
 
-function optimizerOf({ optimizer }: DeepSpeedConfig): ConfiguredOptimizer {
-  if (!optimizer) throw new ConfigError(['optimizer: missing; expected an object such as {"type": "AdamW", "params": {"lr": 1e-4}}']);
+function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | undefined): ConfiguredOptimizer {
+  if (optimizer && own)
+    throw new ConfigError(['optimizer: the config names one and initialize() was given another; leave one of them out']);
+  if (own) return own;
+  if (!optimizer) {
+    throw new ConfigError([
+      'optimizer: missing; expected an object such as {"type": "AdamW", "params": {"lr": 1e-4}}, or an optimizer of your own for initialize()',
+    ]);
+  }
   return createOptimizer(optimizer);
 }
 

@@ -5,7 +5,7 @@ import { schedulerSchema } from '../schedules/index.js';
 /** `optimizer`, `scheduler` and what happens to the gradient between backward and update. */
 export const optimizerSection = defineSection({
   name: 'Optimizer',
-  summary: 'How weights are updated. Leave `optimizer` out to train nothing, or to hand an optimizer of your own to `initialize`.',
+  summary: 'How weights are updated. Leave `optimizer` out to hand an optimizer of your own to `initialize`.',
   properties: {
     optimizer: optimizerSchema,
     scheduler: schedulerSchema,

@@ -1,7 +1,8 @@
+import { plainSgd } from '@deepspeed-ts/zero';
 import { describe, expect, it } from 'vitest';
 import { loadConfig } from '../config/index.js';
 import { tinyBatch, usable, weightsOf, withEngine } from '../engine/test-support.js';
-import { createOptimizer } from './index.js';
+import { type ConfiguredOptimizer, createOptimizer } from './index.js';
 
 const configured = (optimizer: object) => createOptimizer(loadConfig({ train_batch_size: 1, optimizer }, 1).optimizer!);
 
@@ -49,6 +50,33 @@ describe('training', () => {
       for (let i = 0; i < 10; i++) await engine.trainBatch([tinyBatch(0)]);
       expect(await engine.evalBatch(tinyBatch(0))).toBeLessThan(before - 0.3);
     });
+  });
+
+  it('takes an optimizer of the caller, where the config has none', async () => {
+    const steps: number[] = [];
+    const own: ConfiguredOptimizer = {
+      options: { lr: 0.5, weightDecay: 0 },
+      algorithm: {
+        ...plainSgd,
+        step(range, settings, t) {
+          steps.push(t);
+          plainSgd.step(range, settings, t);
+        },
+      },
+    };
+    const run = (optimizer: object | undefined, options: object) =>
+      withEngine(
+        { optimizer },
+        async (engine) => {
+          for (let i = 0; i < 3; i++) await engine.trainBatch([tinyBatch(i)]);
+          return weightsOf(engine);
+        },
+        options,
+      );
+    expect(await run(undefined, { optimizer: own })).toEqual(await run({ type: 'SGD', params: { lr: 0.5 } }, {}));
+    expect(new Set(steps)).toEqual(new Set([1, 2, 3]));
+    await expect(run({ type: 'SGD' }, { optimizer: own })).rejects.toThrow(/the config names one and initialize\(\) was given another/);
+    await expect(run(undefined, {})).rejects.toThrow(/optimizer: missing/);
   });
 
   it('leaves the momentum alone where a schedule cycles betas that the optimizer has not', async () => {
