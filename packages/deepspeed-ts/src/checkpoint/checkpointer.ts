@@ -3,41 +3,20 @@ import { rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { type Device, namedParameters } from '@deepspeed-ts/core';
-import { GRADIENT, type ZeroStore } from '@deepspeed-ts/zero';
-import type { DeepSpeedConfig } from '../config/index.js';
-import type { DataLoaderState } from '../data/index.js';
-import type { TrainableModel } from '../engine/engine.js';
-import type { EngineOptimizer } from '../engine/optimizer.js';
+import { GRADIENT } from '@deepspeed-ts/zero';
 import { huggingFaceConfigOf } from '../engine/save-model.js';
-import { DynamicLossScaler, type LossScaler } from '../precision/index.js';
-import type { LRScheduler } from '../schedules/index.js';
+import { DynamicLossScaler } from '../precision/index.js';
 import { agree } from './agreement.js';
 import { begin, commit, type Peer } from './commit.js';
 import { CheckpointDirectory } from './directory.js';
 import { CheckpointError } from './error.js';
-import { type FileRecord, verifyContents, verifySize } from './files.js';
-import { type Manifest, readManifest } from './manifest.js';
-import { assertSame, compare, type Differences } from './match.js';
+import type { Manifest } from './manifest.js';
 import { checkTag, savingName } from './names.js';
+import { type OpenedCheckpoint, openCheckpoint, verifyFiles } from './opened.js';
 import { type LoadCheckpointOptions, type LoadedCheckpoint, type SaveCheckpointOptions, SavedCheckpoint } from './options.js';
-import { type Counters, countersOf, progressOf } from './progress.js';
-import { CheckpointReader } from './reader.js';
+import type { CheckpointedParts } from './parts.js';
+import { type Counters, progressOf } from './progress.js';
 import { takeSnapshot } from './snapshot.js';
-
-/** What of an engine goes into a checkpoint. */
-export interface CheckpointedParts {
-  readonly model: TrainableModel;
-  readonly config: DeepSpeedConfig;
-  readonly device: Device;
-  readonly store: ZeroStore<never>;
-  readonly optimizer: EngineOptimizer;
-  readonly scheduler: LRScheduler | undefined;
-  readonly lossScaler: LossScaler;
-  readonly dataloader: { stateDict(): DataLoaderState; loadStateDict(state: DataLoaderState): void } | undefined;
-  /** The engine's counters, which are its own. */
-  readonly counters: { get(): Counters; set(counters: Counters): void };
-}
 
 /** Saves and loads checkpoints of an engine. A call here is made by every rank, and fails on every rank or on none. */
 export class Checkpointer {
@@ -102,14 +81,14 @@ export class Checkpointer {
     });
     if (found == null) return undefined;
 
-    let opened: Opened | undefined;
+    let opened: OpenedCheckpoint | undefined;
     try {
       let manifest!: Manifest;
       await this.#agree(async () => {
-        manifest = await this.#verify(found, optimizer);
+        manifest = await verifyFiles(store.communicator, found, optimizer);
       });
       await this.#agree(async () => {
-        opened = this.#open(found, manifest, { ...options, optimizer, moduleOnly });
+        opened = openCheckpoint(this.#parts, found, manifest, { ...options, optimizer, moduleOnly });
       });
       const { reader, next, differences } = opened!;
       // May refuse, the same on every rank, so it comes before anything has changed.
@@ -193,58 +172,6 @@ export class Checkpointer {
       dataloader: dataloader?.stateDict() ?? null,
     };
   }
-
-  /** Makes sure that all files are what was written, of which hashing takes longest, so ranks share it. */
-  async #verify(path: string, optimizer: boolean): Promise<Manifest> {
-    const { rank, size } = this.#parts.store.communicator;
-    const manifest = await readManifest(path);
-    const files = filesOf(manifest, optimizer);
-    for (const [name, record] of files) await verifySize(join(path, name), record);
-    for (const [i, [name, record]] of files.entries()) if (i % size === rank) await verifyContents(join(path, name), record);
-    return manifest;
-  }
-
-  /** Opens and checks everything that will be read, so that nothing is taken over from a checkpoint that does not fit. */
-  #open(path: string, manifest: Manifest, options: LoadCheckpointOptions & { optimizer: boolean; moduleOnly: boolean }): Opened {
-    const { model, store, config, scheduler } = this.#parts;
-    const names = filesOf(manifest, options.optimizer).map(([name]) => name);
-    const reader = new CheckpointReader(path, names);
-    try {
-      const differences = compare(model, reader.weights);
-      if (options.strict ?? true) assertSame(differences, model, reader.weights, path);
-      for (const { name } of differences.mismatched) reader.ignore(name);
-      const kinds = ['weights', ...(options.optimizer ? store.stateNames : [])];
-      const got = manifest.optimizer.states;
-      if (options.optimizer && !isDeepStrictEqual([...got].sort(), [...store.stateNames].sort())) {
-        const list = (states: readonly string[]) => states.join(', ') || 'none';
-        const text = `${path} was saved with another optimizer: expected states ${list(store.stateNames)}, got ${list(got)}; load it with { optimizer: false }`;
-        throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
-      }
-      if (!options.moduleOnly && (options.scheduler ?? true) && scheduler && !manifest.scheduler) {
-        const text = `${path} was saved without a learning-rate schedule, the config has one; load it with { scheduler: false }`;
-        throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
-      }
-      for (const [name, { numel }] of namedParameters(model)) {
-        if (reader.has('weights', name)) for (const kind of kinds) reader.check(kind, name, numel);
-        if (options.optimizer && reader.has(GRADIENT, name)) reader.check(GRADIENT, name, numel);
-      }
-      return { reader, differences, next: countersOf(manifest, config, store.communicator.size, options.optimizer, path) };
-    } catch (error) {
-      reader.close();
-      throw error;
-    }
-  }
-}
-
-interface Opened {
-  readonly reader: CheckpointReader;
-  readonly differences: Differences;
-  readonly next: Counters;
-}
-
-/** What is read: with weights alone, optimizer files need not even be there. */
-function filesOf({ files }: Manifest, optimizer: boolean): [name: string, record: FileRecord][] {
-  return Object.entries(files).filter(([name]) => optimizer || !name.startsWith('optimizer-'));
 }
 
 /** Tags name directories, so ranks with two of them would wait for each other in two places. */

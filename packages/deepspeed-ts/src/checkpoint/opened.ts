@@ -1,0 +1,67 @@
+import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { type Communicator, namedParameters } from '@deepspeed-ts/core';
+import { GRADIENT } from '@deepspeed-ts/zero';
+import { CheckpointError } from './error.js';
+import { type FileRecord, verifyContents, verifySize } from './files.js';
+import { type Manifest, readManifest } from './manifest.js';
+import { assertSame, compare, type Differences } from './match.js';
+import type { LoadCheckpointOptions } from './options.js';
+import type { CheckpointedParts } from './parts.js';
+import { type Counters, countersOf } from './progress.js';
+import { CheckpointReader } from './reader.js';
+
+/** With `moduleOnly` there is no optimizer either. */
+export type ResolvedLoadOptions = LoadCheckpointOptions & Required<Pick<LoadCheckpointOptions, 'optimizer' | 'moduleOnly'>>;
+
+/** A checkpoint that is whole and fits. Whoever has it closes its reader. */
+export interface OpenedCheckpoint {
+  readonly reader: CheckpointReader;
+  readonly differences: Differences;
+  readonly next: Counters;
+}
+
+/** Makes sure that all files are what was written, of which hashing takes longest, so ranks share it. */
+export async function verifyFiles({ rank, size }: Communicator, path: string, optimizer: boolean): Promise<Manifest> {
+  const manifest = await readManifest(path);
+  const files = filesOf(manifest, optimizer);
+  for (const [name, record] of files) await verifySize(join(path, name), record);
+  for (const [i, [name, record]] of files.entries()) if (i % size === rank) await verifyContents(join(path, name), record);
+  return manifest;
+}
+
+/** Opens and checks everything that will be read, so that nothing is taken over from a checkpoint that does not fit. */
+export function openCheckpoint(parts: CheckpointedParts, path: string, manifest: Manifest, options: ResolvedLoadOptions): OpenedCheckpoint {
+  const { model, store, config, scheduler } = parts;
+  const names = filesOf(manifest, options.optimizer).map(([name]) => name);
+  const reader = new CheckpointReader(path, names);
+  try {
+    const differences = compare(model, reader.weights);
+    if (options.strict ?? true) assertSame(differences, model, reader.weights, path);
+    for (const { name } of differences.mismatched) reader.ignore(name);
+    const kinds = ['weights', ...(options.optimizer ? store.stateNames : [])];
+    const got = manifest.optimizer.states;
+    if (options.optimizer && !isDeepStrictEqual([...got].sort(), [...store.stateNames].sort())) {
+      const list = (states: readonly string[]) => states.join(', ') || 'none';
+      const text = `${path} was saved with another optimizer: expected states ${list(store.stateNames)}, got ${list(got)}; load it with { optimizer: false }`;
+      throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
+    }
+    if (!options.moduleOnly && (options.scheduler ?? true) && scheduler && !manifest.scheduler) {
+      const text = `${path} was saved without a learning-rate schedule, the config has one; load it with { scheduler: false }`;
+      throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
+    }
+    for (const [name, { numel }] of namedParameters(model)) {
+      if (reader.has('weights', name)) for (const kind of kinds) reader.check(kind, name, numel);
+      if (options.optimizer && reader.has(GRADIENT, name)) reader.check(GRADIENT, name, numel);
+    }
+    return { reader, differences, next: countersOf(manifest, config, store.communicator.size, options.optimizer, path) };
+  } catch (error) {
+    reader.close();
+    throw error;
+  }
+}
+
+/** What is read: with weights alone, optimizer files need not even be there. */
+function filesOf({ files }: Manifest, optimizer: boolean): [name: string, record: FileRecord][] {
+  return Object.entries(files).filter(([name]) => optimizer || !name.startsWith('optimizer-'));
+}
