@@ -39,7 +39,7 @@ export const adagradOp = defineOp<AdagradAttrs>({
     const state = () => [r.randn(1037), r.uniform(0, 1, 1037)];
     return [
       { inputs: inputs(), attrs, outputs: state() },
-      { inputs: inputs(), attrs: { ...attrs, initial: 0.1 }, outputs: [...state(), hostTensor([1037], 'bf16')], note: 'with a bf16 copy' },
+      { inputs: inputs(), attrs: { ...attrs, initial: 0.1 }, outputs: [...state(), hostTensor([1037], 'f16')], note: 'with an f16 copy' },
       { inputs: inputs(Number.NaN), attrs, outputs: state(), note: 'overflow' },
     ];
   },

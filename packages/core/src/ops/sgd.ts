@@ -45,12 +45,17 @@ export const sgdOp = defineOp<SgdAttrs>({
     const attrs = { lr: 1e-2, momentum: 0.9, dampening: 0, nesterov: 0, weightDecay: 0.1 };
     const inputs = (coefficient = 0.5) => [r.randn(1037), hostTensor([1], 'f32', [coefficient])];
     const state = () => [r.randn(1037), r.randn(1037)];
-    const low = () => hostTensor([1037], 'bf16');
+    const low = (dtype: 'bf16' | 'f16') => hostTensor([1037], dtype);
     return [
       { inputs: inputs(), attrs: { ...attrs, momentum: 0 }, outputs: [r.randn(1037)], note: 'without momentum' },
-      { inputs: inputs(), attrs: { ...attrs, momentum: 0 }, outputs: [r.randn(1037), low()], note: 'without momentum, with a bf16 copy' },
+      {
+        inputs: inputs(),
+        attrs: { ...attrs, momentum: 0 },
+        outputs: [r.randn(1037), low('f16')],
+        note: 'without momentum, with an f16 copy',
+      },
       { inputs: inputs(), attrs: { ...attrs, dampening: 0.3 }, outputs: state() },
-      { inputs: inputs(), attrs: { ...attrs, nesterov: 1 }, outputs: [...state(), low()], note: 'Nesterov, with a bf16 copy' },
+      { inputs: inputs(), attrs: { ...attrs, nesterov: 1 }, outputs: [...state(), low('bf16')], note: 'Nesterov, with a bf16 copy' },
       { inputs: inputs(Number.NaN), attrs, outputs: state(), note: 'overflow' },
     ];
   },
