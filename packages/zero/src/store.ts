@@ -179,10 +179,15 @@ export class ZeroStore<Options> implements ParameterStore {
   async finishStep(): Promise<number> {
     if (!this.#gradNorm)
       throw new DeepSpeedError('ERR_NO_GRADIENT', `[finishStep] rank ${this.communicator.rank} has not taken a step yet`);
-    const norm = await this.#gradNorm.item();
-    if (this.#unsettled && !Number.isFinite(norm)) this.#steps--;
-    this.#unsettled = false;
-    return norm;
+    let norm = Number.NaN;
+    try {
+      norm = await this.#gradNorm.item();
+      return norm;
+    } finally {
+      // A device that reports an error has skipped what came after it, the update of the weights included.
+      if (this.#unsettled && !Number.isFinite(norm)) this.#steps--;
+      this.#unsettled = false;
+    }
   }
 
   /**

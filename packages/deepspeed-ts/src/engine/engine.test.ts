@@ -1,8 +1,15 @@
 import { ConfigError, DisposedError } from '@deepspeed-ts/core';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { initialize } from '../initialize.js';
+import type { Batch } from './batch.js';
 import { NonFiniteError } from './errors.js';
 import { tinyBatch, tinyModel, usable, weightsOf, withEngine } from './test-support.js';
+
+/** A batch with a token that may not exist. */
+function withToken(token: number): Batch {
+  const data = new Int32Array(12).fill(token);
+  return { inputIds: { data, shape: [2, 6] }, labels: { data, shape: [2, 6] } };
+}
 
 const accumulate = (n: number) => ({ gradient_accumulation_steps: n });
 const batches = (step: number, n: number) => Array.from({ length: n }, (_, micro) => tinyBatch(10 * step + micro));
@@ -88,6 +95,26 @@ describe('a step', () => {
       engine.backward(engine.forward(tinyBatch(1)));
       await expect(engine.step()).rejects.toThrow('the gradient norm of step 3 is NaN; the step was not applied');
     });
+  });
+
+  it.each([
+    ['a batch that does not fit', { inputIds: { data: new Int32Array(4), shape: [4] }, labels: { data: new Int32Array(4), shape: [4] } }],
+    ['a token that is not in the vocabulary', withToken(99)],
+    ['an iterator that ends early', undefined],
+  ])('that fails is as if it had not been tried: %s', async (_, bad) => {
+    const config = { ...accumulate(2), gradient_clipping: 0.1 };
+    const train = (tryBad: boolean) =>
+      withEngine(config, async (engine) => {
+        for (let step = 0; step < 3; step++) {
+          if (tryBad) await expect(engine.trainBatch(bad ? [tinyBatch(50), bad] : [tinyBatch(50)])).rejects.toThrow();
+          await engine.trainBatch(batches(step, 2));
+        }
+        return [engine.globalSteps, engine.microSteps, ...(await weightsOf(engine))];
+      });
+    const [globalSteps, microSteps, ...weights] = await train(true);
+    expect(weights).toEqual((await train(false)).slice(2));
+    expect(globalSteps).toBe(3);
+    expect(microSteps! % 2).toBe(0);
   });
 
   it('updates groups of parameters by their own settings', async () => {

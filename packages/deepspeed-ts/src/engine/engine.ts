@@ -160,6 +160,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     return this.#loss;
   }
 
+  /** Where it throws, the gradients of the micro-batches before it in this step are dropped too, and the step begins anew. */
   backward(loss: Tensor): void {
     // Held until the step divides by it: the scaler may move in between.
     this.#backwardScale ??= this.lossScaler.scale;
@@ -168,7 +169,12 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
       scope(() => backward(loss, full(this.device, loss.shape, loss.dtype, scale)));
       this.#store.finishBackward();
     };
-    this.#timed('backward', run, () => loss);
+    try {
+      this.#timed('backward', run, () => loss);
+    } catch (error) {
+      this.#abandonStep();
+      throw error;
+    }
   }
 
   /**
@@ -188,18 +194,15 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     console.log(formatReport(this.report()));
   }
 
-  /** Without an argument it draws from the loader of `trainingData`. */
+  /**
+   * Without an argument it draws from the loader of `trainingData`. Where it throws, the step was not taken, and the next call begins one
+   * anew: a bad batch may be caught and left out, if all ranks do so.
+   */
   async trainBatch(batches?: Iterable<Batch> | Iterator<Batch>): Promise<number> {
     const next = batches ? drawFrom(batches, this.config.gradient_accumulation_steps) : () => this.#draw();
     const losses: Tensor[] = [];
     try {
-      for (let boundary = false; !boundary; ) {
-        const loss = this.forward(next());
-        losses.push(loss.retain());
-        this.backward(loss);
-        boundary = this.isGradientAccumulationBoundary();
-        if (!boundary) await this.#endMicroBatch();
-      }
+      await this.#accumulate(next, losses);
       const mean = this.#mean(losses);
       const step = this.#endMicroBatch();
       // The loss is the better message where both are not finite, so it is looked at first; the step is always awaited.
@@ -320,6 +323,29 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     return this.model.call(toDevice(batch, this.device) as never);
   }
 
+  /** Forward and backward of all micro-batches of a step. */
+  async #accumulate(next: () => Batch, losses: Tensor[]): Promise<void> {
+    try {
+      for (let boundary = false; !boundary; ) {
+        const loss = this.forward(next());
+        losses.push(loss.retain());
+        this.backward(loss);
+        boundary = this.isGradientAccumulationBoundary();
+        if (!boundary) await this.#endMicroBatch();
+      }
+    } catch (error) {
+      this.#abandonStep();
+      throw error;
+    }
+  }
+
+  /** Back to where the step began: gradients that are there in part would be added to by what comes next. */
+  #abandonStep(): void {
+    this.#store.zeroGrad();
+    this.#backwardScale = undefined;
+    this.#microSteps -= this.#microSteps % this.config.gradient_accumulation_steps;
+  }
+
   /** Mean of scalars over themselves and over ranks. */
   async #mean(losses: readonly Tensor[]): Promise<number> {
     const own = losses.map((loss) => loss.retain());
@@ -342,8 +368,8 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     const optionsOf = (parameter: Parameter) => this.optimizer.optionsOf(parameter);
     const apply = () => this.#store.step({ optionsOf, maxNorm: this.config.gradient_clipping, gradScale });
     this.#timed('step', apply, () => this.#store.gradNorm!);
-    this.#globalSteps++;
     this.#gradNorm = await this.#store.finishStep();
+    this.#globalSteps++;
     // Every rank has the same norm, and so takes the same way from here.
     this.#stepApplied = Number.isFinite(this.#gradNorm);
     const inRange = this.lossScaler.update(!this.#stepApplied);
