@@ -87,13 +87,13 @@ template <class T> static void pack_b(const Pieces<T>& b, int64_t k0, int64_t kc
   }
 }
 
-// Packed B of columns [j0, j0 + nc): [K step][sliver][kc][NR]; sliver s of step k0 starts at k0 * slivers * NR + s * kc * NR.
-// Step t of K: equal depths (to a multiple of 8), so that no thin last one pays for a whole pass over C.
+// A step of K: equal depths (to a multiple of 8), so that no thin last one pays for a whole pass over C.
 DS_INLINE int64_t step_depth(int64_t k) {
   const int64_t steps = (k + KC - 1) / KC;
   return steps == 0 ? KC : round_up((k + steps - 1) / steps, 8);
 }
 
+// Slivers [begin, end) of the columns [j0, j0 + nc) of B, for all of K: [step][sliver][kc][NR].
 template <class G> static void pack_slivers(const G& g, int64_t j0, int64_t nc, int64_t begin, int64_t end, float* packed) {
   const int64_t slivers = (nc + NR - 1) / NR;
   const int64_t depth = step_depth(g.k);

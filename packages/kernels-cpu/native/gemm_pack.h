@@ -51,7 +51,7 @@ DS_INLINE void transpose(vf* r) {
 
 // ---- A -------------------------------------------------------------------------------------------------
 template <class T>
-static void pack_rows(const T* a, int64_t lda, int64_t rows, int64_t columns, float* to, int64_t stride) {
+void pack_rows(const T* a, int64_t lda, int64_t rows, int64_t columns, float* to, int64_t stride) {
   for (int64_t i = 0; i < rows; i++, a += lda, to += stride) {
     int64_t k = 0;
     for (; k + VL <= columns; k += VL) store(to + k, load(a + k));
@@ -60,7 +60,7 @@ static void pack_rows(const T* a, int64_t lda, int64_t rows, int64_t columns, fl
 }
 
 // a: [kc][m..] (row k holds A(0..m-1, k)), read row by row; `to` is written in as many streams as there are panels.
-template <class T> static void pack_columns(const T* a, int64_t lda, int64_t m, int64_t kc, float* to) {
+template <class T> void pack_columns(const T* a, int64_t lda, int64_t m, int64_t kc, float* to) {
   const int64_t panels = panel_count(m);
   int64_t begin[kPanels + 1];
   constexpr int64_t kAhead = 16;
@@ -84,7 +84,7 @@ template <class T> static void pack_columns(const T* a, int64_t lda, int64_t m, 
 
 // ---- B -------------------------------------------------------------------------------------------------
 // Columns [0, n) of a kc x n block into columns [at, at + n) of a sliver.
-template <class T> static void pack_sliver(const T* b, int64_t ldb, int64_t kc, int n, float* to, int at) {
+template <class T> void pack_sliver(const T* b, int64_t ldb, int64_t kc, int n, float* to, int at) {
   to += at;
   if (n == NR) {
     for (int64_t k = 0; k < kc; k++, b += ldb, to += NR)
@@ -99,7 +99,7 @@ template <class T> static void pack_sliver(const T* b, int64_t ldb, int64_t kc, 
 }
 
 // The same from B stored transposed: column j of the block is the row b[j * ldb ..].
-template <class T> static void pack_sliver_transposed(const T* b, int64_t ldb, int64_t kc, int n, float* to, int at) {
+template <class T> void pack_sliver_transposed(const T* b, int64_t ldb, int64_t kc, int n, float* to, int at) {
   for (int j = 0; j < n; j += VL, b += VL * ldb) {
     const int lanes = n - j < VL ? n - j : VL;
     float* column = to + at + j;
@@ -123,6 +123,22 @@ DS_INLINE void clear_columns(float* sliver, int64_t kc, int from) {
   for (int64_t k = 0; k < kc; k++)
     for (int j = from; j < NR; j++) sliver[k * NR + j] = 0;
 }
+
+// The templates of the GEMM that are not inlined: compiled once a level, for each storage type, by the file that defines
+// DS_GEMM_HOME (ops/matmul.cc), and only declared to the others.
+#ifdef DS_GEMM_HOME
+#define DS_SHARED template
+#else
+#define DS_SHARED extern template
+#endif
+#define DS_SHARE_PACKING(T)                                                                          \
+  DS_SHARED void pack_rows<T>(const T*, int64_t, int64_t, int64_t, float*, int64_t);                 \
+  DS_SHARED void pack_columns<T>(const T*, int64_t, int64_t, int64_t, float*);                       \
+  DS_SHARED void pack_sliver<T>(const T*, int64_t, int64_t, int, float*, int);                       \
+  DS_SHARED void pack_sliver_transposed<T>(const T*, int64_t, int64_t, int, float*, int);
+DS_SHARE_PACKING(float)
+DS_SHARE_PACKING(f16)
+DS_SHARE_PACKING(bf16)
 
 }  // namespace DS_ISA_NS
 }  // namespace ds

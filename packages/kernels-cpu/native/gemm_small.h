@@ -63,16 +63,21 @@ static void dot_columns(const float* x, int64_t ldx, const T* b, int64_t ldb, in
 }
 
 template <int M = 1, class T>
-static void dot_columns(const float* x, int64_t ldx, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
+static void dot_columns_of(const float* x, int64_t ldx, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
   if constexpr (M < kSmallRows) {
-    if (m > M) return dot_columns<M + 1>(x, ldx, m, b, ldb, k, n, y, ldy);
+    if (m > M) return dot_columns_of<M + 1>(x, ldx, m, b, ldb, k, n, y, ldy);
   }
   dot_columns<M>(x, ldx, b, ldb, k, n, y, ldy);
 }
 
+template <class T>
+void small_by_dots(const float* x, int64_t ldx, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
+  dot_columns_of(x, ldx, m, b, ldb, k, n, y, ldy);
+}
+
 // ---- B stored [k][n]: rows of B scaled and added -------------------------------------------------------
 template <class T>
-static void axpy_columns(const float* x, int64_t ldx, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
+void small_by_rows(const float* x, int64_t ldx, int64_t m, const T* b, int64_t ldb, int64_t k, int64_t n, float* y, int64_t ldy) {
   for (int64_t r = 0; r < m; r++)
     for (int64_t j = 0; j < n; j++) y[r * ldy + j] = 0;
   for (int64_t i = 0; i < k; i += 4) {
@@ -93,6 +98,13 @@ static void axpy_columns(const float* x, int64_t ldx, int64_t m, const T* b, int
     }
   }
 }
+
+#define DS_SHARE_SMALL(T)                                                                                             \
+  DS_SHARED void small_by_dots<T>(const float*, int64_t, int64_t, const T*, int64_t, int64_t, int64_t, float*, int64_t); \
+  DS_SHARED void small_by_rows<T>(const float*, int64_t, int64_t, const T*, int64_t, int64_t, int64_t, float*, int64_t);
+DS_SHARE_SMALL(float)
+DS_SHARE_SMALL(f16)
+DS_SHARE_SMALL(bf16)
 
 // m <= kSmallRows, pieces side by side. Call it outside parallel(). false: out of memory.
 template <class TA, class TB, class TC> static bool gemm_small(const Gemm<TA, TB, TC>& g) {
@@ -118,9 +130,9 @@ template <class TA, class TB, class TC> static bool gemm_small(const Gemm<TA, TB
       const int64_t n = smaller(smaller(end, first + g.b.extent[piece]) - at, kWidest), j = at - first;
       const TB* b = g.b.data[piece] + (g.b.transposed ? j * g.b.ld[piece] : j);
       if (g.b.transposed)
-        dot_columns(x, ldx, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
+        small_by_dots(x, ldx, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
       else
-        axpy_columns(x, ldx, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
+        small_by_rows(x, ldx, g.m, b, g.b.ld[piece], g.k, n, y, kWidest + VL);
       for (int64_t i = 0; i < g.m; i++) {
         float* row = y + i * (kWidest + VL);
         if (g.bias)

@@ -86,7 +86,9 @@ DS_INLINE vf vsqrt(vf a) { return _mm512_maskz_sqrt_ps(kAllLanes, a); }
 DS_INLINE vf vround(vf a) { return _mm512_maskz_roundscale_ps(kAllLanes, a, 8); }
 DS_INLINE vi to_int(vf a) { return (vi)_mm512_maskz_cvtps_epi32(kAllLanes, a); }
 DS_INLINE vd fmadd(vd a, vd b, vd c) { return _mm512_fmadd_pd(a, b, c); }
-DS_INLINE vd low_double(vf x) { return _mm512_maskz_cvtps_pd(0xff, _mm512_castps512_ps256(x)); }
+DS_INLINE vd low_double(vf x) {
+  return _mm512_maskz_cvtps_pd(0xff, (__m256)__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7));
+}
 DS_INLINE vd high_double(vf x) { return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, x, 1)); }
 #elif DS_ISA_LEVEL == 1
 DS_INLINE vf fmadd(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }

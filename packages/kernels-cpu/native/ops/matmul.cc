@@ -1,4 +1,5 @@
 // y [batch.., M, N] = op(a) op(b); b may be one matrix for all of the batch.
+#define DS_GEMM_HOME
 #include "gemm_small.h"
 #include "gemm_tile.h"
 
