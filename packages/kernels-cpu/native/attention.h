@@ -26,13 +26,14 @@ struct Attention {
   int64_t columns_size() const { return slivers() * d * NR; }
 };
 
-static Attention read_attention(const Call& c, const View& qkv) {
-  Attention s = {};
+static const char* read_attention(const char* op, const Call& c, const View& qkv, Attention& s) {
   s.batch = qkv.dims[0], s.length = qkv.dims[1];
   s.heads = (int64_t)c.attrs[0], s.kv_heads = (int64_t)c.attrs[1], s.d = (int64_t)c.attrs[2];
   s.scale = c.attrs[3], s.causal = c.attrs[4] != 0, s.dropout = c.attrs[5];
   s.key = {(uint32_t)c.attrs[6], (uint32_t)c.attrs[7], (uint32_t)c.attrs[8], (uint32_t)c.attrs[9]};
-  return s;
+  if (s.kv_heads > 0 && s.heads % s.kv_heads == 0 && s.token() == qkv.dims[2]) return nullptr;
+  return error_text("%s: %lld query and %lld key/value heads of %lld do not make up rows of %lld", op, (long long)s.heads,
+                    (long long)s.kv_heads, (long long)s.d, (long long)qkv.dims[2]);
 }
 
 // A head's rows are short runs a token apart, which no hardware prefetcher follows.

@@ -133,3 +133,71 @@ export const exponential: Record<string, Case> = {
   },
   softmax: { op: 'softmax', inputs: [x], outputs: [zeros('f32', [rows, columns])], attrs: [] },
 };
+
+const table = values([160, 12], 4);
+const qkv = values([2, 150, (4 + 2 * 2) * 24], 1);
+const attention = [4, 2, 24, 0.2, 1, 0.1, 7, 11, 13, 17];
+const labels = integers(Array.from({ length: 70 }, (_, i) => (i % 9 ? (i * 331) % 3000 : -100)));
+const head = [values([70, 40], 1), values([3000, 40], 2), labels];
+/** A log-sum-exp that keeps recomputed weights small. */
+const lse = (shape: readonly number[]): Tensor => {
+  const data = new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(60);
+  return { dtype: 'f32', shape, bytes: new Uint8Array(data.buffer) };
+};
+
+/** Matrix products: with several steps of K, cut among threads; with few rows; one thread for each; inside attention and the head. */
+export const products: Record<string, Case> = {
+  matmul: { op: 'matmul', inputs: [values([150, 800], 1), values([800, 97], 2)], outputs: [zeros('f32', [150, 97])], attrs: [0, 0] },
+  'matmul of transposes': {
+    op: 'matmul',
+    inputs: [values([800, 150], 1), values([97, 800], 2)],
+    outputs: [zeros('f32', [150, 97])],
+    attrs: [1, 1],
+  },
+  'matmul in a batch': {
+    op: 'matmul',
+    inputs: [values([11, 33, 70], 1), values([11, 70, 65], 2)],
+    outputs: [zeros('f32', [11, 33, 65])],
+    attrs: [0, 0],
+  },
+  'matmul of few rows': {
+    op: 'matmul',
+    inputs: [values([5, 800], 1), values([97, 800], 2)],
+    outputs: [zeros('f32', [5, 97])],
+    attrs: [0, 1],
+  },
+  linear: {
+    op: 'linear',
+    inputs: [values([150, 130], 1), values([70, 130], 2), values([35, 130], 3), values([70], 4), values([35], 5)],
+    outputs: [zeros('f32', [150, 105])],
+    attrs: [2, 1, 0],
+  },
+  linear_dx: {
+    op: 'linear_dx',
+    inputs: [values([150, 105], 1), values([70, 130], 2), values([35, 130], 3)],
+    outputs: [zeros('f32', [150, 130])],
+    attrs: [2, 0],
+  },
+  linear_dw: {
+    op: 'linear_dw',
+    inputs: [values([900, 105], 1), values([900, 130], 2)],
+    outputs: [values([35, 130], 3)],
+    attrs: [70, 35, 0, 1],
+  },
+  column_sum: { op: 'column_sum', inputs: [values([900, 105], 1)], outputs: [zeros('f32', [75])], attrs: [20, 75, 0] },
+  rope: { op: 'rope', inputs: [qkv, table, table], outputs: [zeros('f32', qkv.shape)], attrs: [6, 24, 1, 3] },
+  attention: { op: 'attention', inputs: [qkv], outputs: [zeros('f32', [2, 150, 96]), zeros('f32', [2, 4, 150])], attrs: attention },
+  attention_backward: {
+    op: 'attention_backward',
+    inputs: [values([2, 150, 96], 2), qkv, values([2, 150, 96], 3), lse([2, 4, 150])],
+    outputs: [zeros('f32', qkv.shape)],
+    attrs: attention,
+  },
+  linear_cross_entropy: { op: 'linear_cross_entropy', inputs: head, outputs: [zeros('f32', []), zeros('f32', [70])], attrs: [-100] },
+  linear_cross_entropy_backward: {
+    op: 'linear_cross_entropy_backward',
+    inputs: [{ ...values([1], 5), shape: [] }, ...head, lse([70])],
+    outputs: [zeros('f32', [70, 40]), values([3000, 40], 3)],
+    attrs: [-100, 1],
+  },
+};

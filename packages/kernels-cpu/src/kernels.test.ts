@@ -14,6 +14,7 @@ import {
   integers,
   n,
   optimizers,
+  products,
   slice,
   type Tensor,
   values,
@@ -61,7 +62,7 @@ function hash(tensors: readonly Tensor[]): string {
   return sha.digest('hex').slice(0, 16);
 }
 
-const cases = { ...exact, ...exponential };
+const cases = { ...exact, ...exponential, ...products };
 const names = Object.keys(cases);
 
 describe('bits', () => {

@@ -143,7 +143,8 @@ template <class T> static const char* forward(const Attention& a, const T* qkv, 
 }
 
 KERNEL(attention, kFloats) {
-  const Attention a = read_attention(c, c.in[0]);
+  Attention a = {};
+  if (const char* error = read_attention("attention", c, c.in[0], a)) return error;
   return by_float(c.in[0].dtype, [&](auto t) {
     using T = decltype(t);
     return forward(a, c.in[0].as<T>(), c.out[0].as<T>(), c.out[1].as<float>());
@@ -243,7 +244,8 @@ template <class T> static void head_backward(const Attention& a, const Gradients
 }
 
 KERNEL(attention_backward, kFloats) {
-  const Attention a = read_attention(c, c.in[1]);
+  Attention a = {};
+  if (const char* error = read_attention("attention_backward", c, c.in[1], a)) return error;
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     using T = decltype(t);
     const Gradients<T> g = {c.in[0].as<T>(), c.in[1].as<T>(), c.in[2].as<T>(), c.in[3].as<float>(), c.out[0].as<T>()};

@@ -18,6 +18,19 @@ template <class T> static Pieces<T> weights(const View* w, int n, int layout, bo
   return p;
 }
 
+// Weights must take rows of `inputs` and together give rows of `outputs`.
+static const char* check_weights(const char* op, const View* w, int n, int layout, int64_t inputs, int64_t outputs) {
+  if (n > kMaxPieces) return error_text("%s: at most %d weights at once, got %d", op, kMaxPieces, n);
+  int64_t sum = 0;
+  for (int i = 0; i < n; i++) {
+    const int64_t in = w[i].dims[layout == 0 ? 1 : 0];
+    if (in != inputs) return error_text("%s: weight %d takes rows of %lld, got %lld", op, i, (long long)in, (long long)inputs);
+    sum += w[i].dims[layout == 0 ? 0 : 1];
+  }
+  if (sum == outputs) return nullptr;
+  return error_text("%s: the weights give rows of %lld, the other side has %lld", op, (long long)sum, (long long)outputs);
+}
+
 template <class T> static const char* linear(const Call& c, int n, bool has_bias, int layout) {
   const View &x = c.in[0], &y = c.out[0];
   Gemm<T, T, T> g = {};
@@ -37,14 +50,14 @@ template <class T> static const char* linear(const Call& c, int n, bool has_bias
 
 KERNEL(linear, kFloats) {
   const int n = (int)c.attrs[0];
-  if (n > kMaxPieces) return error_text("linear: at most %d weights at once, got %d", kMaxPieces, n);
+  if (const char* error = check_weights("linear", c.in + 1, n, (int)c.attrs[2], c.in[0].cols(), c.out[0].cols())) return error;
   return by_float(c.in[0].dtype, [&](auto t) { return linear<decltype(t)>(c, n, c.attrs[1] != 0, (int)c.attrs[2]); });
 }
 
 // dx [rows, I] = sum_i dy_i W_i: one product over the concatenated S, so one accumulation in f32.
 KERNEL(linear_dx, kFloats) {
   const int n = (int)c.attrs[0], layout = (int)c.attrs[1];
-  if (n > kMaxPieces) return error_text("linear_dx: at most %d weights at once, got %d", kMaxPieces, n);
+  if (const char* error = check_weights("linear_dx", c.in + 1, n, layout, c.out[0].cols(), c.in[0].cols())) return error;
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     using T = decltype(t);
     const View &dy = c.in[0], &dx = c.out[0];
@@ -81,6 +94,9 @@ KERNEL(linear_dw, kFloats) {
   const int64_t offset = (int64_t)c.attrs[0], columns = (int64_t)c.attrs[1];
   const int layout = (int)c.attrs[2];
   const bool accumulate = c.attrs[3] != 0;
+  if (offset + columns > c.in[0].cols() || c.in[0].rows() != c.in[1].rows() || c.out[0].numel != columns * c.in[1].cols())
+    return error_text("linear_dw: dy, x and dw do not fit together (columns %lld to %lld of %lld)", (long long)offset,
+                      (long long)(offset + columns), (long long)c.in[0].cols());
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     using T = decltype(t);
     if (c.out[0].dtype == F32) return linear_dw<T, float>(c, offset, columns, layout, accumulate);
@@ -111,6 +127,8 @@ static void column_sum(const View& dy, int64_t offset, int64_t begin, int64_t en
 KERNEL(column_sum, kFloats) {
   const int64_t offset = (int64_t)c.attrs[0], columns = (int64_t)c.attrs[1];
   const bool accumulate = c.attrs[2] != 0;
+  if (offset + columns > c.in[0].cols())
+    return error_text("column_sum: columns %lld to %lld of %lld", (long long)offset, (long long)(offset + columns), (long long)c.in[0].cols());
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     return by_float(c.out[0].dtype, [&](auto o) -> const char* {
       parallel(columns, 4 * VL, [&](int64_t begin, int64_t end, int) {

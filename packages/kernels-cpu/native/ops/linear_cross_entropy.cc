@@ -23,6 +23,9 @@ struct Head {
 static const char* read_head(const Call& c, int first, double ignored, const char* op, Head& h) {
   h.n = c.in[first].rows(), h.c = c.in[first].cols(), h.v = c.in[first + 1].dims[0];
   h.labels = c.in[first + 2].as<int32_t>(), h.ignored = (int32_t)ignored, h.valid = 0;
+  if (c.in[first + 1].cols() != h.c || c.in[first + 2].numel != h.n)
+    return error_text("%s: x has %lld rows of %lld, w rows of %lld, and there are %lld labels", op, (long long)h.n, (long long)h.c,
+                      (long long)c.in[first + 1].cols(), (long long)c.in[first + 2].numel);
   for (int64_t i = 0; i < h.n; i++) {
     if (h.labels[i] == h.ignored) continue;
     if (h.labels[i] < 0 || h.labels[i] >= h.v)

@@ -61,6 +61,9 @@ template <class T> static bool matmul(const View& a, const View& b, const View& 
 }
 
 KERNEL(matmul, kFloats) {
+  const View &a = c.in[0], &b = c.in[1];
+  const int64_t k = a.dims[a.rank - (c.attrs[0] != 0 ? 2 : 1)], b_k = b.dims[b.rank - (c.attrs[1] != 0 ? 1 : 2)];
+  if (k != b_k) return error_text("matmul: rows of op(a) have %lld elements, columns of op(b) %lld", (long long)k, (long long)b_k);
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     return matmul<decltype(t)>(c.in[0], c.in[1], c.out[0], c.attrs[0] != 0, c.attrs[1] != 0) ? nullptr : kOutOfWorkspace;
   });

@@ -35,6 +35,11 @@ template <class T> static void rope(const Call& c, int64_t rotated, int64_t d, f
 KERNEL(rope, kFloats) {
   const int64_t rotated = (int64_t)c.attrs[0], d = (int64_t)c.attrs[1], position = (int64_t)c.attrs[3];
   const float sign = (float)c.attrs[2];
+  const View &x = c.in[0], &cos = c.in[1];
+  if (d % 2 != 0 || rotated * d > x.cols())
+    return error_text("rope: %lld heads of %lld in rows of %lld", (long long)rotated, (long long)d, (long long)x.cols());
+  if (position + x.dims[1] > cos.dims[0])
+    return error_text("rope: position %lld, the table ends at %lld", (long long)(position + x.dims[1] - 1), (long long)cos.dims[0]);
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     rope<decltype(t)>(c, rotated, d, sign, position);
     return nullptr;
