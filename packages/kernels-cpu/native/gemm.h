@@ -131,9 +131,9 @@ static void multiply_rows(const Gemm<TA, TB, TC>& g, int64_t i0, int64_t m, int6
     if (g.a_transposed)
       pack_columns(g.a + k0 * g.lda + i0, g.lda, m, kc, packed_a);
     else
-      pack_rows(g.a + i0 * g.lda + k0, g.lda, m, kc, packed_a, kRowStride);
+      pack_rows(g.a + i0 * g.lda + k0, g.lda, m, kc, packed_a, row_stride(kc));
     Base base = k0 > 0 || (kDirect && g.accumulate) ? Base::kC : g.bias ? Base::kBias : Base::kZero;
-    multiply_block({m, n, kc, packed_a, kRowStride, g.a_transposed ? Lie::kColumnPanels : Lie::kRows,
+    multiply_block({m, n, kc, packed_a, row_stride(kc), g.a_transposed ? Lie::kColumnPanels : Lie::kRows,
                     packed + (k0 * slivers + s0 * kc) * NR, NR, kc * NR, sum, ld, base, bias});
   } while ((k0 += depth) < g.k);
   if (!kDirect) round_rows(rounding, ld, m, n, c, g.ldc, g.accumulate);
@@ -141,7 +141,7 @@ static void multiply_rows(const Gemm<TA, TB, TC>& g, int64_t i0, int64_t m, int6
 
 constexpr const char* kOutOfWorkspace = "out of memory for the workspace of a matrix product";
 
-constexpr int64_t kPackedA = MC * kRowStride + VL;
+constexpr int64_t kPackedA = MC * (KC + 32) + VL;
 constexpr int64_t kRoundingColumns = 512;  // widest column group of a low-precision C
 
 // The whole product by the calling worker alone. false: out of memory.

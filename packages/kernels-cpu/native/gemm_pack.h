@@ -22,9 +22,10 @@ constexpr int MR = 4;
 #endif
 constexpr int NV = 2;
 constexpr int NR = NV * VL;
-constexpr int64_t KC = DS_ISA_LEVEL == 2 ? 384 : 256;  // depth of a block: a sliver of B, 16 to 48 KiB, meets all panels of A
+constexpr int64_t KC = DS_ISA_LEVEL == 2 ? 768 : 256;  // depth of a block, whose panels of A all meet one sliver of B (16 to 96 KiB)
 constexpr int64_t kPanels = DS_ISA_LEVEL == 2 ? 12 : 16;  // most panels of a block of A, MR x kPanels x KC floats in L2
-constexpr int64_t kRowStride = KC + 16;  // floats between packed rows of A: an odd number of cache lines
+// Floats between packed rows of A: an odd number of cache lines, so that the rows of a panel do not share sets.
+DS_INLINE int64_t row_stride(int64_t kc) { return (((kc + 15) / 16) | 1) * 16; }
 
 // Rows [0, m) go in ceil(m / MR) panels whose heights differ by at most one: a last panel of 2 rows would leave most of
 // the registers idle (256 rows are 19 panels of 13 or 14, not 18 of 14 and one of 4).
