@@ -74,8 +74,8 @@ template <class T> void pack_columns(const T* a, int64_t lda, int64_t m, int64_t
       for (int64_t i = 0; i < height; i += VL) {
         const T* from = a + begin[p] + i;
         const int64_t lanes = height - i < VL ? height - i : VL;
-        // A whole vector where the row has one, and where what it spills over is the panel's next k, still to come.
-        if (lanes == VL || (begin[p] + i + VL <= m && k + 1 < kc))
+        // A whole vector where the row has one, and where what it spills over are later k of this panel, still to come.
+        if (lanes == VL || (begin[p] + i + VL <= m && k * height + i + VL <= kc * height))
           store(row + i, load(from));
         else
           store(row + i, load(from, lanes), lanes);
