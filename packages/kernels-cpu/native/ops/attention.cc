@@ -13,7 +13,7 @@ constexpr const char* kNoWorkspace = "out of memory for the workspace of attenti
 
 // ---- forward -------------------------------------------------------------------------------------------
 struct Running {
-  float max[kQueries + VL], sum[kQueries + VL];
+  float max[kQueries], sum[kQueries];
 };
 
 // s[seen .. width) = 0, in vectors.
@@ -86,7 +86,10 @@ static void attend(const Attention& a, const T* qkv, int64_t b, int64_t h, int64
     store_rows(out + i * a.row(), 0, 1, a.d, 1 / r.sum[i], to, 0);
   }
   float* to = lse + (b * a.heads + h) * a.length + i0;
-  for (int64_t i = 0; i < m; i += VL) store(to + i, (load(r.max + i) + vlog2(load(r.sum + i))) * (float)kLn2, smaller(VL, m - i));
+  for (int64_t i = 0; i < m; i += VL) {
+    const int64_t lanes = smaller(VL, m - i);
+    store(to + i, (load(r.max + i, lanes) + vlog2(load(r.sum + i, lanes))) * (float)kLn2, lanes);
+  }
 }
 
 // Block t of the query rows of a sequence; heavier blocks (later rows see more keys) have lower numbers.
