@@ -1,6 +1,6 @@
-// exp, tanh and sigmoid of vectors. Polynomials are our own minimax fits (Lawson-weighted least squares on
+// exp, logarithm and sigmoid of vectors. Polynomials are our own minimax fits (Lawson-weighted least squares on
 // Chebyshev nodes, in double), so that the fit's error stays under 0.3 ulp and the rounding of the evaluation decides:
-// about 1 ulp for exp, 2 ulp for tanh and sigmoid.
+// about 1 ulp for exp, 2 ulp for sigmoid.
 // Included by simd.h.
 #pragma once
 #include "simd.h"
@@ -71,18 +71,6 @@ DS_INLINE vf vlog2(vf x) {
 }
 
 DS_INLINE vf vsigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
-
-DS_INLINE vf vtanh(vf x) {
-  vf a = vabs(x), z = x * x;
-  vf p = splat(-0.0057170447f);
-  p = fmadd(p, z, splat(0.020650586f));
-  p = fmadd(p, z, splat(-0.053743497f));
-  p = fmadd(p, z, splat(0.13331491f));
-  p = fmadd(p, z, splat(-0.33333284f));
-  vf small = fmadd(p * z, x, x);
-  vf large = copy_sign(1.0f - 2.0f / (vexp(a + a) + 1.0f), x);
-  return a < 0.625f ? small : large;
-}
 
 }  // namespace DS_ISA_NS
 }  // namespace ds
