@@ -55,11 +55,13 @@ void dispatcher_run(Task task);
 void dispatcher_forgive(const FailurePtr& failure);
 
 // ---- any thread --------------------------------------------------------------------------------------------
-// Waits until all that was queued so far has run on the device (or was skipped).
+// Waits until all that was queued so far has run on the device (or was skipped). JavaScript's thread only.
 void dispatcher_drain();
 // Fails the work queued from now on, e.g. because a peer was lost; for other threads than the dispatcher's.
 void dispatcher_poison(FailurePtr failure);
-// Runs `function` on the completion thread once `event` has happened; the event is destroyed then.
+// Runs `function` on the completion thread once `event` (of dispatcher_event(), which takes it back then) has happened.
 void dispatcher_when(cudaEvent_t event, std::function<void()> function);
+// An event without timing, from a pool.
+cudaEvent_t dispatcher_event();
 
 }  // namespace ds

@@ -1,0 +1,297 @@
+#include "dispatcher.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <variant>
+
+#include "completion.h"
+#include "device.h"
+#include "registry.h"
+#include "staging.h"
+
+namespace ds {
+namespace {
+
+// ---- commands ----------------------------------------------------------------------------------------------
+struct KernelCommand {
+  int kernel, n_in, n_out, n_attrs;
+};
+struct WriteCommand {
+  void* target;
+  void* chunk;
+  size_t bytes;
+};
+struct ReadCommand {
+  ReadRequest* request;
+};
+struct ForgiveCommand {
+  FailurePtr failure;
+};
+struct DrainCommand {
+  std::function<void()> done;
+};
+using Command = std::variant<std::monostate, KernelCommand, WriteCommand, ReadCommand, Task, ForgiveCommand, DrainCommand>;
+
+struct Slot {
+  Command command;
+  View views[kMaxTensors];
+  double attrs[kMaxAttrs];
+};
+
+// Tells the processor that this is a loop that waits.
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// A ring with one producer and one consumer. Each sleeps only when it has found nothing to do for a while.
+constexpr uint64_t kSlots = 2048;
+Slot* slots;
+std::atomic<uint64_t> written{0}, taken{0};
+std::mutex sleep_mutex;
+std::condition_variable woken;
+std::atomic<bool> consumer_sleeps{false}, producer_sleeps{false}, stopping{false};
+std::thread thread;
+cudaStream_t compute;
+
+// ---- failures ----------------------------------------------------------------------------------------------
+FailurePtr failed;                 // of the dispatcher's thread
+std::mutex poison_mutex;
+FailurePtr poison;                 // for good
+std::atomic<bool> poisoned{false};
+
+FailurePtr make_failure(const char* kind, std::string op, std::string text) {
+  auto failure = std::make_shared<Failure>();
+  failure->kind = kind;
+  failure->op = std::move(op);
+  failure->text = std::move(text);
+  return failure;
+}
+
+FailurePtr current_failure() {
+  if (poisoned) {
+    const std::lock_guard<std::mutex> lock(poison_mutex);
+    return poison;
+  }
+  return failed;
+}
+
+void fail(FailurePtr failure) {
+  if (failure->kind == "kernel") failed = std::move(failure);
+  else dispatcher_poison(std::move(failure));
+}
+
+// Errors of the device itself (an illegal address, a lost GPU) never go away: every later call would report them.
+bool check_device(const char* op) {
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return true;
+  const bool refused = error == cudaErrorInvalidConfiguration || error == cudaErrorInvalidValue || error == cudaErrorLaunchOutOfResources ||
+                       error == cudaErrorNoKernelImageForDevice || error == cudaErrorMemoryAllocation;
+  fail(make_failure(refused ? "kernel" : "internal", op, std::string("CUDA reports: ") + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")"));
+  return false;
+}
+
+// ---- execution ---------------------------------------------------------------------------------------------
+void run(const KernelCommand& k, Slot& slot) {
+  if (current_failure()) return;
+  const KernelEntry& entry = kernel_entry(k.kernel);
+  const Call call = {slot.views, k.n_in, slot.views + k.n_in, k.n_out, slot.attrs, k.n_attrs, compute};
+  const char* text = entry.run(call);
+  if (text) fail(make_failure("kernel", entry.name, text));
+  check_device(entry.name);
+}
+
+void run(const WriteCommand& w, Slot&) {
+  if (current_failure()) return staging().give(w.chunk);
+  cudaMemcpyAsync(w.target, w.chunk, w.bytes, cudaMemcpyHostToDevice, compute);
+  const cudaEvent_t event = completion().event();
+  cudaEventRecord(event, compute);
+  completion().when(event, [chunk = w.chunk](cudaError_t) { staging().give(chunk); });
+  check_device("write");
+}
+
+void finish_read(ReadRequest* request, cudaError_t state) {
+  if (state != cudaSuccess && !request->failure) {
+    request->failure = make_failure("internal", "read", std::string("CUDA reports: ") + cudaGetErrorString(state) + " (" + cudaGetErrorName(state) + ")");
+    dispatcher_poison(request->failure);
+  }
+  std::string op;
+  const std::string fault = take_fault(&op);
+  if (!fault.empty() && !request->failure) request->failure = make_failure("kernel", op, fault);
+  request->done(request);
+}
+
+void run(const ReadCommand& r, Slot&) {
+  ReadRequest* request = r.request;
+  request->failure = current_failure();
+  if (request->failure) return request->done(request);
+  const char* source = static_cast<const char*>(request->source);
+  char* target = static_cast<char*>(request->target);
+  size_t left = request->bytes;
+  do {
+    const size_t bytes = left < Staging::kChunk ? left : Staging::kChunk;
+    const bool last = bytes == left;
+    void* chunk = bytes ? staging().take(bytes) : nullptr;
+    if (bytes) cudaMemcpyAsync(chunk, source, bytes, cudaMemcpyDeviceToHost, compute);
+    const cudaEvent_t event = completion().event();
+    cudaEventRecord(event, compute);
+    completion().when(event, [=](cudaError_t state) {
+      if (bytes) {
+        if (state == cudaSuccess) std::memcpy(target, chunk, bytes);
+        staging().give(chunk);
+      }
+      if (last) finish_read(request, state);
+    });
+    source += bytes, target += bytes, left -= bytes;
+  } while (left > 0);
+  check_device("read");
+}
+
+void run(const Task& task, Slot&) {
+  const FailurePtr before = current_failure();
+  FailurePtr failure = task(compute, before != nullptr);
+  if (failure && !before) fail(std::move(failure));
+}
+
+void run(const ForgiveCommand& f, Slot&) {
+  if (failed == f.failure) failed = nullptr;
+}
+
+void run(const DrainCommand& d, Slot&) {
+  const cudaEvent_t event = completion().event();
+  cudaEventRecord(event, compute);
+  completion().when(event, [done = d.done](cudaError_t) { done(); });
+}
+
+void run(const std::monostate&, Slot&) {}
+
+void consume(int device) {
+  cudaSetDevice(device);
+  for (;;) {
+    const uint64_t at = taken.load(std::memory_order_relaxed);
+    for (int spins = 0; written.load(std::memory_order_acquire) == at && spins < 2000; spins++) relax();
+    if (written.load(std::memory_order_acquire) == at) {
+      std::unique_lock<std::mutex> lock(sleep_mutex);
+      consumer_sleeps = true;
+      woken.wait(lock, [at] { return stopping || written.load() != at; });
+      consumer_sleeps = false;
+      if (written.load(std::memory_order_acquire) == at) return;
+    }
+    Slot& slot = slots[at % kSlots];
+    std::visit([&](auto& command) { run(command, slot); }, slot.command);
+    slot.command = std::monostate{};
+    taken.store(at + 1);
+    if (producer_sleeps) {
+      const std::lock_guard<std::mutex> lock(sleep_mutex);
+      woken.notify_all();
+    }
+  }
+}
+
+// ---- the producer's side -----------------------------------------------------------------------------------
+Slot& next_slot() {
+  const uint64_t at = written.load(std::memory_order_relaxed);
+  if (at - taken.load(std::memory_order_acquire) == kSlots) {
+    std::unique_lock<std::mutex> lock(sleep_mutex);
+    producer_sleeps = true;
+    woken.wait(lock, [at] { return at - taken.load() < kSlots; });
+    producer_sleeps = false;
+  }
+  return slots[at % kSlots];
+}
+
+void publish() {
+  written.fetch_add(1, std::memory_order_seq_cst);
+  if (consumer_sleeps) {
+    const std::lock_guard<std::mutex> lock(sleep_mutex);
+    woken.notify_all();
+  }
+}
+
+void push(Command command) {
+  next_slot().command = std::move(command);
+  publish();
+}
+
+}  // namespace
+
+void dispatcher_start() {
+  slots = new Slot[kSlots];
+  const int device = device_properties().index;
+  cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking);
+  completion().start(device);
+  thread = std::thread(consume, device);
+}
+
+bool dispatcher_stop(int milliseconds) {
+  if (!slots) return true;
+  dispatcher_poison(make_failure("internal", "stop", "the backend was shut down"));
+  stopping = true;
+  {
+    const std::lock_guard<std::mutex> lock(sleep_mutex);
+    woken.notify_all();
+  }
+  thread.join();
+  for (int waited = 0; cudaStreamQuery(compute) == cudaErrorNotReady; waited++) {
+    if (waited == milliseconds) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  completion().stop();
+  return true;
+}
+
+Launch dispatcher_launch(int kernel, int n_in, int n_out, int n_attrs) {
+  Slot& slot = next_slot();
+  slot.command = KernelCommand{kernel, n_in, n_out, n_attrs};
+  return {slot.views, slot.attrs};
+}
+
+void dispatcher_commit() { publish(); }
+
+void dispatcher_write(void* target, const void* bytes, size_t count) {
+  for (size_t at = 0; at < count; at += Staging::kChunk) {
+    const size_t piece = count - at < Staging::kChunk ? count - at : Staging::kChunk;
+    void* chunk = staging().take(piece);
+    std::memcpy(chunk, static_cast<const char*>(bytes) + at, piece);
+    push(WriteCommand{static_cast<char*>(target) + at, chunk, piece});
+  }
+}
+
+void dispatcher_read(ReadRequest* request) { push(ReadCommand{request}); }
+void dispatcher_run(Task task) { push(std::move(task)); }
+void dispatcher_forgive(const FailurePtr& failure) { push(ForgiveCommand{failure}); }
+
+void dispatcher_poison(FailurePtr failure) {
+  const std::lock_guard<std::mutex> lock(poison_mutex);
+  if (poisoned) return;
+  poison = std::move(failure);
+  poisoned = true;
+}
+
+void dispatcher_when(cudaEvent_t event, std::function<void()> function) {
+  completion().when(event, [function = std::move(function)](cudaError_t) { function(); });
+}
+
+cudaEvent_t dispatcher_event() { return completion().event(); }
+
+void dispatcher_drain() {
+  if (!slots) return;
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  push(DrainCommand{[&] {
+    const std::lock_guard<std::mutex> lock(mutex);
+    done = true;
+    changed.notify_one();
+  }});
+  std::unique_lock<std::mutex> lock(mutex);
+  changed.wait(lock, [&] { return done; });
+}
+
+}  // namespace ds

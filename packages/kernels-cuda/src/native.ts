@@ -1,0 +1,69 @@
+import type { NativeComm } from './comm/native-comm.js';
+
+/** What the addon exports (native/addon.cc). Buffers are positive integers; errors carry `code` (calls) or `kind` (queued work). */
+export interface NativeAddon {
+  /** Version of the package that the binary was built from. */
+  readonly version: string;
+  /** Where `launch` reads: [op, nIn, nOut, nAttrs, then per tensor handle, byteOffset, dtype, rank, ...dims, then attrs]. */
+  readonly command: Float64Array;
+  /** Never throws: without a driver the list is empty and `reason` says why. */
+  devices(): { readonly devices: readonly CudaDevice[]; readonly reason?: string };
+  /** Makes a GPU this process's; the first call decides. */
+  open(index: number): void;
+  libraries(): CudaLibraries;
+  alloc(bytes: number): number;
+  free(handle: number): void;
+  memory(): { live: number; reserved: number; peak: number; workspace: number; deviceFree: number; deviceTotal: number };
+  resetPeak(): void;
+  /** Waits for the device, then gives cached memory and workspace back to it. */
+  trim(): void;
+  /** -1: no such kernel. */
+  opId(name: string): number;
+  /** The float dtypes that the kernel takes: bit `dtypes[d].code`. */
+  opDtypes(id: number): number;
+  kernels(): string[];
+  launch(words: number): void;
+  write(handle: number, byteOffset: number, bytes: Uint8Array): void;
+  read(handle: number, byteOffset: number, byteLength: number): Promise<Uint8Array>;
+  readSync(handle: number, byteOffset: number, byteLength: number): Uint8Array;
+  /** The communicator's functions. */
+  readonly comm: NativeComm;
+}
+
+/** A GPU that this process could use. */
+export interface CudaDevice {
+  readonly name: string;
+  /** As NVIDIA counts, '9.0' for Hopper. */
+  readonly computeCapability: string;
+  /** Bytes. */
+  readonly memory: number;
+  readonly multiprocessors: number;
+}
+
+/** One of NVIDIA's libraries: where it was found, or where it was looked for. */
+export interface CudaLibrary {
+  readonly path?: string;
+  readonly reason?: string;
+}
+
+export interface CudaLibraries {
+  /** Matrix products; needed. */
+  readonly cublasLt: CudaLibrary;
+  /** The fastest attention; without it kernels of our own serve. */
+  readonly cudnn: CudaLibrary;
+  /** Collectives; needed for more than one GPU. */
+  readonly nccl: CudaLibrary;
+}
+
+/** The error of a call that could not be queued. */
+export interface NativeCallError extends Error {
+  readonly code: 'OUT_OF_MEMORY' | 'BAD_HANDLE' | 'BAD_ARGUMENT' | 'ALREADY_LOADED' | 'NO_DEVICE';
+}
+
+/** The error of queued work, as a later read reports it. */
+export interface NativeFailure extends Error {
+  readonly kind: 'kernel' | 'peer_lost' | 'mismatch' | 'rendezvous' | 'internal';
+  readonly op: string;
+  readonly rank: number;
+  readonly peer: number;
+}
