@@ -1,0 +1,64 @@
+#include "cublaslt.h"
+
+#include <string>
+
+#include "library.h"
+
+namespace ds {
+
+namespace {
+
+struct Opened {
+  lt::Table table = {};
+  std::string reason;  // why it is not usable
+
+  Opened() {
+    static const char* const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", nullptr};
+    const Library library = open_library("DEEPSPEED_TS_CUBLASLT_PATH", names);
+    if (!library.handle) {
+      reason = "cuBLASLt is needed for matrix products: " + library.reason;
+      return;
+    }
+    lt::Table& t = table;
+    const Symbol symbols[] = {
+        {"cublasLtCreate", (void**)&t.create},
+        {"cublasLtGetStatusString", (void**)&t.status_string},
+        {"cublasLtGetVersion", (void**)&t.version},
+        {"cublasLtMatmul", (void**)&t.matmul},
+        {"cublasLtMatmulDescCreate", (void**)&t.operation_create},
+        {"cublasLtMatmulDescDestroy", (void**)&t.operation_destroy},
+        {"cublasLtMatmulDescSetAttribute", (void**)&t.operation_set},
+        {"cublasLtMatrixLayoutCreate", (void**)&t.layout_create},
+        {"cublasLtMatrixLayoutDestroy", (void**)&t.layout_destroy},
+        {"cublasLtMatrixLayoutSetAttribute", (void**)&t.layout_set},
+        {"cublasLtMatmulPreferenceCreate", (void**)&t.preference_create},
+        {"cublasLtMatmulPreferenceDestroy", (void**)&t.preference_destroy},
+        {"cublasLtMatmulPreferenceSetAttribute", (void**)&t.preference_set},
+        {"cublasLtMatmulAlgoGetHeuristic", (void**)&t.heuristics},
+        {"cublasLtMatmulAlgoConfigGetAttribute", (void**)&t.algorithm_get},
+    };
+    std::string missing;
+    if (!load_symbols(library, symbols, sizeof symbols / sizeof *symbols, &missing)) {
+      reason = "cuBLASLt is needed for matrix products: " + library.path + " has no " + missing +
+               "; CUDA 12 or later is needed, set DEEPSPEED_TS_CUBLASLT_PATH to the folder of a newer library";
+      return;
+    }
+    if (const lt::Status status = t.create(&t.handle)) {
+      reason = "cuBLASLt (" + library.path + ") could not be set up on this device: " + t.status_string(status);
+      t.handle = nullptr;
+    }
+  }
+};
+
+Opened& opened() {
+  static Opened it;
+  return it;
+}
+
+}  // namespace
+
+const lt::Table* cublaslt() { return opened().reason.empty() ? &opened().table : nullptr; }
+
+const char* cublaslt_unavailable() { return opened().reason.empty() ? nullptr : opened().reason.c_str(); }
+
+}  // namespace ds
