@@ -29,16 +29,40 @@ export class DisposedError extends DeepSpeedError {
   }
 }
 
-/** The device has no memory left for an allocation. */
+/** The device has no memory left for an allocation. `byKind`: what is alive, in bytes, by what it is for. */
 export class OutOfMemoryError extends DeepSpeedError {
   constructor(
     readonly device: string,
     readonly requested: number,
     readonly live: number,
-    detail: string,
+    readonly detail: string,
+    readonly byKind: Readonly<Record<string, number>> = {},
   ) {
-    super('ERR_OUT_OF_MEMORY', `[${device}] out of memory: asked for ${requested} bytes with ${live} bytes live. ${detail}`);
+    const kinds = Object.entries(byKind).map(([kind, bytes]) => `${kind} ${mebibytes(bytes)}`);
+    const listed = kinds.length > 0 ? ` (${kinds.join(', ')})` : '';
+    super(
+      'ERR_OUT_OF_MEMORY',
+      `[${device}] out of memory: asked for ${requested} bytes with ${live} bytes live${listed}. ${detail}${remedy(byKind)}`,
+    );
   }
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}
+
+/** What helps most, by what takes most. */
+function remedy(byKind: Readonly<Record<string, number>>): string {
+  const [largest] = Object.entries(byKind).sort(([, a], [, b]) => b - a);
+  if (!largest) return '';
+  const ways: Record<string, string> = {
+    activations: 'use a smaller train_micro_batch_size_per_gpu (with more gradient_accumulation_steps), or recompute activations',
+    optimizer: 'shard the optimizer state over more ranks (zero_optimization.stage 1 or higher)',
+    gradients: 'shard the gradients over more ranks (zero_optimization.stage 2 or 3)',
+    parameters: 'shard the parameters over more ranks (zero_optimization.stage 3), or train in bf16',
+  };
+  const way = ways[largest[0]];
+  return way ? `. What would help most: ${way}` : '';
 }
 
 /** Ranks called different collectives, or the same one with different dtype or count. */

@@ -18,6 +18,7 @@ export {
 export * from './checkpoint/index.js';
 export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';
+export { type DeviceName, type OpenedDevice, openDevice } from './device.js';
 export type { Batch } from './engine/batch.js';
 export { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
 export { LossScaleError, NonFiniteError } from './engine/errors.js';

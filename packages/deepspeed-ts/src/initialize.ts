@@ -1,8 +1,8 @@
-import { type Backend, type Communicator, ConfigError, Device, openBackend, type Parameter } from '@deepspeed-ts/core';
-import { connect } from '@deepspeed-ts/kernels-cpu';
+import { type Backend, type Communicator, ConfigError, Device, type Parameter } from '@deepspeed-ts/core';
 import { type OptimizerOptions, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
 import { type DeepSpeedConfig, loadConfig } from './config/index.js';
 import { DataLoader, type Dataset, type HostArray } from './data/index.js';
+import { type DeviceName, openDevice } from './device.js';
 import type { Batch } from './engine/batch.js';
 import { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
 import { EngineOptimizer, type ParameterGroups } from './engine/optimizer.js';
@@ -26,7 +26,9 @@ export interface InitializeOptions<Sample = Readonly<Record<string, HostArray>>>
   readonly seed?: number;
   /** Weights to begin with, by name: the whole parameter, or `undefined` to leave it to its initialiser. */
   readonly initial?: (name: string, parameter: Parameter) => ArrayLike<number> | undefined;
-  /** Default: the registered backend of the highest priority. */
+  /** What to compute on. Default: DEEPSPEED_TS_DEVICE, else the GPU where there is one (LOCAL_RANK picks which), else the CPU. */
+  readonly device?: DeviceName;
+  /** A backend of your own instead, together with the `communicator` that serves it. */
   readonly backend?: Backend;
   /** Default: the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; one rank where they are not set. */
   readonly communicator?: Communicator;
@@ -50,10 +52,11 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
   options: InitializeOptions<Sample>,
 ): Promise<Initialized<Sample>> {
   const { model, seed = 0, trainingData } = options;
-  const communicator = options.communicator ?? (await connect());
+  const opened = options.backend && options.communicator ? undefined : await openDevice(options.device ?? deviceOf(options.backend));
+  const communicator = options.communicator ?? (await opened!.connect());
   try {
     const config = loadConfig(options.config, communicator.size);
-    const device = new Device(options.backend ?? openBackend());
+    const device = new Device(options.backend ?? opened!.backend);
     const { algorithm, options: settings } = optimizerOf(config, options.optimizer);
     const optimizer = new EngineOptimizer(model, settings, options.parameterGroups);
     const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
@@ -87,6 +90,11 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
     if (!options.communicator) await communicator.close();
     throw error;
   }
+}
+
+/** Where a backend of the caller's comes without a communicator: what connects ranks of its kind. */
+function deviceOf(backend: Backend | undefined): DeviceName | undefined {
+  return backend && (backend.name === 'cuda' ? 'cuda' : 'cpu');
 }
 
 function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | undefined): ConfiguredOptimizer {

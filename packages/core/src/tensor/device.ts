@@ -1,5 +1,5 @@
 import type { AllocateOptions, Backend, BufferHandle } from '../backend/backend.js';
-import { DisposedError } from '../errors.js';
+import { DisposedError, OutOfMemoryError } from '../errors.js';
 
 /** What a block of memory is for. The counters of a device are kept by kind, so that ZeRO's arithmetic can be checked to the byte. */
 export type MemoryKind = 'parameters' | 'gradients' | 'optimizer' | 'activations' | 'communication' | 'data';
@@ -20,8 +20,9 @@ export class Device {
     return this.backend.name;
   }
 
+  /** @throws OutOfMemoryError telling what is alive by kind, and what would help */
   allocate(bytes: number, kind: MemoryKind, options?: AllocateOptions): Buffer {
-    const buffer = new Buffer(this, this.backend.allocate(bytes, options), bytes, kind);
+    const buffer = new Buffer(this, this.#reserve(bytes, options), bytes, kind);
     this.#buffers.add(buffer);
     const counters = this.#counters(kind);
     counters.live += bytes;
@@ -56,6 +57,16 @@ export class Device {
     return [...this.#buffers]
       .sort((a, b) => b.bytes - a.bytes)
       .map((buffer) => `${buffer.bytes} bytes of ${buffer.kind} (handle ${buffer.handle}, ${buffer.owners} owners)`);
+  }
+
+  #reserve(bytes: number, options?: AllocateOptions): BufferHandle {
+    try {
+      return this.backend.allocate(bytes, options);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      const byKind = Object.fromEntries([...this.#kinds].map(([kind, { live }]) => [kind, live]));
+      throw new OutOfMemoryError(error.device, error.requested, error.live, error.detail, byKind);
+    }
   }
 
   #counters(kind: MemoryKind): KindCounters {
