@@ -179,6 +179,10 @@ void LaunchOp(const Napi::CallbackInfo& info) {
   dispatcher_commit();
 }
 
+void SetGraphs(const Napi::CallbackInfo& info) {
+  if (opened(info)) dispatcher_graphs(info[0].ToBoolean());
+}
+
 // ---- host copies ---------------------------------------------------------------------------------------
 void Write(const Napi::CallbackInfo& info) {
   const auto bytes = info[2].As<Napi::Uint8Array>();
@@ -339,6 +343,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("opDtypes", OpDtypes);
   add("kernels", Kernels);
   add("launch", LaunchOp);
+  add("graphs", SetGraphs);
   add("write", Write);
   add("read", Read);
   add("readSync", ReadSync);

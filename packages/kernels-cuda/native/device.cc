@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include "dispatcher.h"
+
 #include <atomic>
 #include <cstring>
 
@@ -15,6 +17,7 @@ struct Block {
   size_t bytes;
 };
 Block workspace[kScratchSlots];
+std::vector<Block> retired;
 std::atomic<size_t> workspace_total;
 
 DeviceProperties properties_of(int index) {
@@ -82,9 +85,15 @@ Fault* fault_slot() { return faults; }
 void* scratch(ScratchSlot slot, size_t bytes) {
   Block& block = workspace[slot];
   if (bytes <= block.bytes) return block.data;
-  // Work that still uses the old block runs to its end first: cudaFree waits for the device.
-  cudaFree(block.data);
-  workspace_total -= block.bytes;
+  // cudaFree waits for work that still uses the old block. While a graph is being captured that work has not even begun: the block
+  // is kept then until release_workspace().
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (block.data && cudaStreamIsCapturing(dispatcher_stream(), &status) == cudaSuccess && status == cudaStreamCaptureStatusActive) {
+    retired.push_back(block);
+  } else {
+    cudaFree(block.data);
+    workspace_total -= block.bytes;
+  }
   block = {};
   const size_t rounded = (bytes + (size_t(2) << 20) - 1) >> 21 << 21;
   if (cudaMalloc(&block.data, rounded) != cudaSuccess) {
@@ -100,6 +109,11 @@ void* scratch(ScratchSlot slot, size_t bytes) {
 size_t workspace_bytes() { return workspace_total; }
 
 void release_workspace() {
+  for (const Block& block : retired) {
+    cudaFree(block.data);
+    workspace_total -= block.bytes;
+  }
+  retired.clear();
   for (Block& block : workspace) {
     cudaFree(block.data);
     workspace_total -= block.bytes;

@@ -1,6 +1,7 @@
 #include "dispatcher.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -9,6 +10,7 @@
 
 #include "completion.h"
 #include "device.h"
+#include "graphs.h"
 #include "registry.h"
 #include "staging.h"
 
@@ -33,7 +35,10 @@ struct ForgiveCommand {
 struct DrainCommand {
   std::function<void()> done;
 };
-using Command = std::variant<std::monostate, KernelCommand, WriteCommand, ReadCommand, Task, ForgiveCommand, DrainCommand>;
+struct GraphsCommand {
+  bool on;
+};
+using Command = std::variant<std::monostate, KernelCommand, WriteCommand, ReadCommand, Task, ForgiveCommand, DrainCommand, GraphsCommand>;
 
 struct Slot {
   Command command;
@@ -59,6 +64,7 @@ std::condition_variable woken;
 std::atomic<bool> consumer_sleeps{false}, producer_sleeps{false}, stopping{false};
 std::thread thread;
 cudaStream_t compute;
+Graphs graphs;
 
 // ---- failures ----------------------------------------------------------------------------------------------
 FailurePtr failed;                 // of the dispatcher's thread
@@ -98,9 +104,25 @@ bool check_device(const char* op) {
 }
 
 // ---- execution ---------------------------------------------------------------------------------------------
+// What has been captured runs before anything that is not captured, and before what waits for it.
+void flush_graph() {
+  const bool usable = !current_failure();
+  const cudaError_t error = graphs.flush(compute, usable);
+  if (error != cudaSuccess && usable)
+    fail(make_failure("internal", "graph", std::string("CUDA reports: ") + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")"));
+}
+
+// A kernel and its shapes; which memory and which numbers it gets does not matter to a graph.
+uint64_t fingerprint(const KernelCommand& k, const Slot& slot) {
+  uint64_t hash = uint64_t(k.kernel) + 1;
+  for (int i = 0; i < k.n_in + k.n_out; i++) hash = (hash ^ uint64_t(slot.views[i].numel) ^ uint64_t(slot.views[i].dtype) << 56) * 0x100000001B3u;
+  return hash;
+}
+
 void run(const KernelCommand& k, Slot& slot) {
   if (current_failure()) return;
   const KernelEntry& entry = kernel_entry(k.kernel);
+  graphs.before_launch(compute, fingerprint(k, slot));
   const Call call = {slot.views, k.n_in, slot.views + k.n_in, k.n_out, slot.attrs, k.n_attrs, compute};
   const char* text = entry.run(call);
   if (text) fail(make_failure("kernel", entry.name, text));
@@ -109,7 +131,9 @@ void run(const KernelCommand& k, Slot& slot) {
 
 void run(const WriteCommand& w, Slot&) {
   if (current_failure()) return staging().give(w.chunk);
+  graphs.before_launch(compute, w.bytes);
   cudaMemcpyAsync(w.target, w.chunk, w.bytes, cudaMemcpyHostToDevice, compute);
+  if (graphs.capturing()) return graphs.hold(w.chunk);
   const cudaEvent_t event = completion().event();
   cudaEventRecord(event, compute);
   completion().when(event, [chunk = w.chunk](cudaError_t) { staging().give(chunk); });
@@ -128,6 +152,7 @@ void finish_read(ReadRequest* request, cudaError_t state) {
 }
 
 void run(const ReadCommand& r, Slot&) {
+  flush_graph();
   ReadRequest* request = r.request;
   request->failure = current_failure();
   if (request->failure) return request->done(request);
@@ -154,6 +179,7 @@ void run(const ReadCommand& r, Slot&) {
 }
 
 void run(const Task& task, Slot&) {
+  flush_graph();
   const FailurePtr before = current_failure();
   FailurePtr failure = task(compute, before != nullptr);
   if (failure && !before) fail(std::move(failure));
@@ -163,7 +189,13 @@ void run(const ForgiveCommand& f, Slot&) {
   if (failed == f.failure) failed = nullptr;
 }
 
+void run(const GraphsCommand& g, Slot&) {
+  flush_graph();
+  graphs.enable(g.on);
+}
+
 void run(const DrainCommand& d, Slot&) {
+  flush_graph();
   const cudaEvent_t event = completion().event();
   cudaEventRecord(event, compute);
   completion().when(event, [done = d.done](cudaError_t) { done(); });
@@ -179,7 +211,10 @@ void consume(int device) {
     if (written.load(std::memory_order_acquire) == at) {
       std::unique_lock<std::mutex> lock(sleep_mutex);
       consumer_sleeps = true;
-      woken.wait(lock, [at] { return stopping || written.load() != at; });
+      const auto ready = [at] { return stopping || written.load() != at; };
+      // JavaScript is doing something else: the device should not wait for it with work at hand.
+      if (graphs.capturing() && !woken.wait_for(lock, std::chrono::milliseconds(1), ready)) flush_graph();
+      woken.wait(lock, ready);
       consumer_sleeps = false;
       if (written.load(std::memory_order_acquire) == at) return;
     }
@@ -263,6 +298,7 @@ void dispatcher_write(void* target, const void* bytes, size_t count) {
   }
 }
 
+void dispatcher_graphs(bool on) { push(GraphsCommand{on}); }
 void dispatcher_read(ReadRequest* request) { push(ReadCommand{request}); }
 void dispatcher_run(Task task) { push(std::move(task)); }
 void dispatcher_forgive(const FailurePtr& failure) { push(ForgiveCommand{failure}); }
@@ -277,6 +313,8 @@ void dispatcher_poison(FailurePtr failure) {
 void dispatcher_when(cudaEvent_t event, std::function<void()> function) {
   completion().when(event, [function = std::move(function)](cudaError_t) { function(); });
 }
+
+cudaStream_t dispatcher_stream() { return compute; }
 
 cudaEvent_t dispatcher_event() { return completion().event(); }
 

@@ -51,6 +51,8 @@ void dispatcher_read(ReadRequest* request);
 // before it has failed it is called with `skipped` true and must only let go of what it holds.
 using Task = std::function<FailurePtr(cudaStream_t compute, bool skipped)>;
 void dispatcher_run(Task task);
+// Whether launches are gathered into CUDA graphs from here on.
+void dispatcher_graphs(bool on);
 // Lets commands queued from here on run again after `failure` of kind "kernel" was reported.
 void dispatcher_forgive(const FailurePtr& failure);
 
@@ -61,6 +63,8 @@ void dispatcher_drain();
 void dispatcher_poison(FailurePtr failure);
 // Runs `function` on the completion thread once `event` (of dispatcher_event(), which takes it back then) has happened.
 void dispatcher_when(cudaEvent_t event, std::function<void()> function);
+// The compute stream, for the dispatcher's thread and for asking whether it is being captured.
+cudaStream_t dispatcher_stream();
 // An event without timing, from a pool.
 cudaEvent_t dispatcher_event();
 

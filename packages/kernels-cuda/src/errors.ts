@@ -54,7 +54,10 @@ export function failureError(error: unknown): unknown {
     case 'rendezvous':
       return new RendezvousError(rank, message);
     default:
-      return new DeepSpeedError('ERR_DEVICE_FAILED', `[cuda] ${op}: ${message}. The device can't go on in this process: end it, and resume from a checkpoint`);
+      return new DeepSpeedError(
+        'ERR_DEVICE_FAILED',
+        `[cuda] ${op}: ${message}. The device can't go on in this process: end it, and resume from a checkpoint`,
+      );
   }
 }
 

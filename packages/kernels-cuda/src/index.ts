@@ -11,6 +11,8 @@ export type { CudaDevice, CudaLibraries, CudaLibrary } from './native.js';
 export interface CudaBackendOptions {
   /** Which GPU, as CUDA counts in this process. Default: LOCAL_RANK where a launcher set it, else 0. */
   readonly device?: number;
+  /** Gather launches into CUDA graphs; see `CudaBackend.useGraphs`. Default: DEEPSPEED_TS_CUDA_GRAPHS=1. */
+  readonly graphs?: boolean;
 }
 
 /**
@@ -19,8 +21,10 @@ export interface CudaBackendOptions {
  * @throws NoDeviceError when there is none, saying why: no driver, an old one, no such GPU
  * @throws NativeLoadError when there is no native binary for this machine; it says what was tried and what helps
  */
-export function cudaBackend({ device }: CudaBackendOptions = {}): CudaBackend {
-  return new CudaBackend(loadNative(), device ?? localRank());
+export function cudaBackend({ device, graphs }: CudaBackendOptions = {}): CudaBackend {
+  const backend = new CudaBackend(loadNative(), device ?? localRank());
+  if (graphs ?? process.env.DEEPSPEED_TS_CUDA_GRAPHS === '1') backend.useGraphs();
+  return backend;
 }
 
 /** The GPUs of this machine; none where there is no driver, no GPU, or no native binary: `whyNoCuda` tells. */

@@ -23,6 +23,8 @@ export interface NativeAddon {
   opDtypes(id: number): number;
   kernels(): string[];
   launch(words: number): void;
+  /** Whether launches are gathered into CUDA graphs from here on. */
+  graphs(on: boolean): void;
   write(handle: number, byteOffset: number, bytes: Uint8Array): void;
   read(handle: number, byteOffset: number, byteLength: number): Promise<Uint8Array>;
   readSync(handle: number, byteOffset: number, byteLength: number): Uint8Array;
