@@ -1,13 +1,13 @@
 import { checkpoint } from '../../autograd/checkpoint.js';
 import { ShapeError } from '../../errors.js';
 import { add, dropout, linear, linearCrossEntropy } from '../../ops/index.js';
-import { tensor } from '../../tensor/create.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import { init } from '../init.js';
 import { Embedding, type LayerNorm, Linear, type RMSNorm } from '../layers.js';
 import { type Child, Module } from '../module.js';
 import { DecoderBlock, normOf, type Stream } from './block.js';
 import type { DecoderConfig } from './config.js';
+import { PositionIds } from './positions.js';
 import { RotaryTable } from './rotary.js';
 
 /** Tokens and what should follow each: i32 [B, T]. A label of -100 counts for nothing. */
@@ -31,6 +31,7 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   recompute = false;
   readonly #embed: Embedding;
   readonly #positions: Embedding | undefined;
+  readonly #positionIds = new PositionIds();
   readonly #blocks: DecoderBlock[];
   readonly #norm: LayerNorm | RMSNorm;
   readonly #head: Head | undefined;
@@ -66,9 +67,10 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
     return linear(this.#hidden(inputIds), [this.#headWeight]);
   }
 
-  /** Gives back the rotary tables. Parameters belong to their store. */
+  /** Gives back the tables of positions. Parameters belong to their store. */
   dispose(): void {
     this.#rotary?.dispose();
+    this.#positionIds.dispose();
   }
 
   get #headWeight() {
@@ -78,18 +80,13 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   /** The normalised last hidden state [B, T, dim]. */
   #hidden(inputIds: Tensor): Tensor {
     const { maxPositions, dropout: p } = this.config;
-    const [, tokens = 0] = inputIds.shape;
+    const [batch = 0, tokens = 0] = inputIds.shape;
     if (inputIds.shape.length !== 2 || tokens > maxPositions) {
       throw new ShapeError('decoder', `inputIds of shape [batch, tokens <= ${maxPositions}]`, `[${inputIds.shape.join(', ')}]`);
     }
     let x = this.#embed.call(inputIds);
     if (this.#positions) {
-      const ids = tensor(
-        inputIds.device,
-        Array.from({ length: inputIds.numel }, (_, i) => i % tokens),
-        'i32',
-        inputIds.shape,
-      );
+      const ids = this.#positionIds.on(inputIds.device, batch, tokens);
       x = add(x, this.#positions.call(ids));
     }
     let state: Stream = { stream: dropout(x, p.embedding) };
