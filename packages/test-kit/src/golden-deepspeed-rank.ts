@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { DecoderLM, decoderConfig, type HostTensor, nextTokenLabels } from '@deepspeed-ts/core';
-import { initialize } from 'deepspeed-ts';
+import { type DeviceName, initialize } from 'deepspeed-ts';
 import { readJson, readTensors } from './golden.js';
 import type { RankContext } from './spawn-world.js';
 
@@ -13,12 +13,12 @@ export interface DeepSpeedRun {
 }
 
 /** Trains as a recorded DeepSpeed run did: its config, weights and this rank's batches. */
-export default async function run({ rank, args }: RankContext<{ folder: string }>): Promise<DeepSpeedRun> {
+export default async function run({ rank, args }: RankContext<{ folder: string; device: DeviceName }>): Promise<DeepSpeedRun> {
   const { config } = readJson<{ config: object }>(join(args.folder, 'expected.json'));
   const weights = readTensors(join(args.folder, 'initial.safetensors'));
   const batches = readTensors(join(args.folder, 'batches.safetensors'));
   const model = new DecoderLM(decoderConfig(readJson(join(args.folder, 'config.json'))));
-  const { engine } = await initialize({ model, config, initial: (name) => weights.get(name)?.data });
+  const { engine } = await initialize({ model, config, device: args.device, initial: (name) => weights.get(name)?.data });
   const losses: number[] = [];
   for (let step = 0; batches.has(`step${step}.rank${rank}`); step++) {
     const loss = engine.forward(batchOf(batches.get(`step${step}.rank${rank}`)!));

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Communicator } from '@deepspeed-ts/core';
+import type { Backend, Communicator } from '@deepspeed-ts/core';
 import { scale, scope, uniforms } from '@deepspeed-ts/core';
 import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
 import { buildModel, CONTEXT, type ModelName, VOCABULARY } from './models.js';
@@ -60,9 +60,10 @@ export function microBatch(step: number, micro: number, rank: number): Batch {
   return { inputIds: { data, shape }, labels: { data, shape } };
 }
 
-export async function openEngine(run: TrainingRun, communicator: Communicator): Promise<DeepSpeedEngine> {
+/** On the registered backend of the highest priority where none is given. */
+export async function openEngine(run: TrainingRun, communicator: Communicator, backend?: Backend): Promise<DeepSpeedEngine> {
   const model = buildModel(run.model, { ...run, rank: communicator.rank });
-  const { engine } = await initialize({ model, communicator, seed: 3, config: configOf(run) });
+  const { engine } = await initialize({ model, communicator, seed: 3, config: configOf(run), ...(backend && { backend }) });
   return engine;
 }
 
@@ -73,8 +74,8 @@ export function batchesOf(run: TrainingRun, step: number, rank: number, ranks = 
 }
 
 /** Trains from the beginning, disposes the engine, and checks that it gave back all that it took. */
-export async function train(run: TrainingRun, communicator: Communicator): Promise<TrainingResult> {
-  const engine = await openEngine(run, communicator);
+export async function train(run: TrainingRun, communicator: Communicator, backend?: Backend): Promise<TrainingResult> {
+  const engine = await openEngine(run, communicator, backend);
   const losses: number[] = [];
   const gradNorms: number[] = [];
   const lossScales: number[] = [];

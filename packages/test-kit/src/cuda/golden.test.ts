@@ -1,0 +1,13 @@
+import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
+import { describe } from 'vitest';
+import { goldenDeepSpeed } from '../golden-deepspeed.js';
+import { goldenModels } from '../golden-models.js';
+import { gpus } from './devices.js';
+
+describe.skipIf(gpus() === 0)('on a GPU', () => {
+  goldenModels('cuda', () => cudaBackend());
+});
+
+describe.skipIf(gpus(2) < 2)('on two GPUs', () => {
+  goldenDeepSpeed('cuda');
+});
