@@ -1,0 +1,213 @@
+// The loss of a language model's head over logits [rows, V] in memory: log-sum-exp and the gradient of each row, a block a row.
+// Logits are stored with a row stride that is a multiple of 16 bytes.
+#pragma once
+#include "device.cuh"
+#include "fault.cuh"
+
+namespace ds {
+
+constexpr int kHeadThreads = 512;
+constexpr float kLog2E = 1.4426950408889634f;
+
+static __device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+static __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
+
+// What a row of logits says: its maximum, and the sum of e^(l - max).
+struct RowSum {
+  float max, sum;
+};
+// Maxima of -inf only (nothing seen yet, or masked): their terms are 0 with any finite shift.
+static __device__ __forceinline__ float shift_of(float max) { return max == -infinity() ? 0.0f : max * kLog2E; }
+
+// A row's packs as the block's threads take them: pack p belongs to thread p % kHeadThreads, in every pass.
+template <class T> struct HeadRow {
+  static constexpr int N = kVector<T>;
+  using P = Pack<T, N>;
+  P* packs;
+  P* held;     // shared memory for the first `n_held` packs, so that a second pass need not read them again
+  int n_held;
+  int V;
+  __device__ int count() const { return (V + N - 1) / N; }
+};
+
+// One read of the row. All threads get the result. `room` is shared memory for 32 floats.
+template <bool kHold, class T> static __device__ __forceinline__ RowSum sum_row(const HeadRow<T>& row, float* room) {
+  constexpr int N = kVector<T>, kAhead = 4;
+  using P = Pack<T, N>;
+  const int count = row.count();
+  float max = -infinity(), sum = 0;
+  for (int p = threadIdx.x; p < count; p += kHeadThreads * kAhead) {
+    P ahead[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      const int at = p + u * kHeadThreads;
+      if (at < count) {
+        ahead[u] = row.packs[at];
+      } else {
+#pragma unroll
+        for (int i = 0; i < N; i++) ahead[u].v[i] = from_float<T>(-infinity());
+      }
+    }
+    float top = max;
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      const int at = p + u * kHeadThreads;
+      if (at == count - 1) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+          if (at * N + i >= row.V) ahead[u].v[i] = from_float<T>(-infinity());
+      }
+      if (kHold && at < row.n_held) row.held[at] = ahead[u];
+#pragma unroll
+      for (int i = 0; i < N; i++) top = fmaxf(top, to_float(ahead[u].v[i]));
+    }
+    const float shift = shift_of(top);
+    sum *= exp2_fast(fmaf(max, kLog2E, -shift));
+    max = top;
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      float part = 0;
+#pragma unroll
+      for (int i = 0; i < N; i++) part += exp2_fast(fmaf(to_float(ahead[u].v[i]), kLog2E, -shift));
+      sum += part;
+    }
+  }
+  const float top = block_reduce(max, -infinity(), room, Max{});
+  sum *= exp2_fast(fmaf(max, kLog2E, -shift_of(top)));
+  return {top, block_reduce(sum, 0.0f, room, Sum{})};
+}
+
+// In place: l becomes (e^(l - lse) - onehot(label)) * scale; the columns from V to the end of the last pack become 0.
+template <bool kHold, class T>
+static __device__ __forceinline__ void row_gradient(const HeadRow<T>& row, float lse, int label, float scale) {
+  constexpr int N = kVector<T>, kAhead = 4;
+  using P = Pack<T, N>;
+  const int count = row.count();
+  const float shift = lse * kLog2E;
+  for (int p = threadIdx.x; p < count; p += kHeadThreads * kAhead) {
+    P ahead[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      const int at = p + u * kHeadThreads;
+      if (at < count) ahead[u] = kHold && at < row.n_held ? row.held[at] : row.packs[at];
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      const int at = p + u * kHeadThreads;
+      if (at >= count) continue;
+      float g[N];
+#pragma unroll
+      for (int i = 0; i < N; i++) g[i] = exp2_fast(fmaf(to_float(ahead[u].v[i]), kLog2E, -shift)) * scale;
+      const int from = at * N;
+      if (unsigned(label - from) < unsigned(N)) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+          if (from + i == label) g[i] -= scale;
+      }
+      if (at == count - 1) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+          if (from + i >= row.V) g[i] = 0;
+      }
+#pragma unroll
+      for (int i = 0; i < N; i++) ahead[u].v[i] = from_float<T>(g[i]);
+      row.packs[at] = ahead[u];
+    }
+  }
+}
+
+struct Labels {
+  const int32_t* of;  // of all rows
+  int32_t ignored;
+  Fault* fault;
+};
+// The loss of a row from its sums; NaN and a fault where the label is none.
+template <class T>
+static __device__ __forceinline__ float row_loss(const T* logits, float lse, const Labels& labels, int64_t row, int V) {
+  const int32_t label = labels.of[row];
+  if (label == labels.ignored) return 0;
+  if (label < 0 || label >= V) {
+    device_fault(labels.fault, kFaultLabel, label, row, V);
+    return __int_as_float(0x7fc00000);
+  }
+  return lse - to_float(logits[label]);
+}
+
+// ---- kernels: logits of rows first .. first + gridDim.x - 1 ------------------------------------------------
+template <class T>
+__global__ void __launch_bounds__(kHeadThreads, 2)
+head_loss(T* logits, int64_t stride, int V, int64_t first, Labels labels, float* lse, float* losses) {
+  __shared__ float room[32];
+  T* l = logits + int64_t(blockIdx.x) * stride;
+  const HeadRow<T> row = {reinterpret_cast<Pack<T, kVector<T>>*>(l), nullptr, 0, V};
+  const RowSum s = sum_row<false>(row, room);
+  if (threadIdx.x != 0) return;
+  const int64_t at = first + blockIdx.x;
+  const float value = s.max + logf(s.sum);
+  lse[at] = value;
+  losses[at] = row_loss(l, value, labels, at, V);
+}
+
+// `scale` is dloss / (labels that count), on the device.
+template <class T>
+__global__ void __launch_bounds__(kHeadThreads, 2)
+head_gradient(T* logits, int64_t stride, int V, int64_t first, Labels labels, const float* lse, const float* scale) {
+  const HeadRow<T> row = {reinterpret_cast<Pack<T, kVector<T>>*>(logits + int64_t(blockIdx.x) * stride), nullptr, 0, V};
+  const int64_t at = first + blockIdx.x;
+  const int label = labels.of[at];
+  if (label == labels.ignored) {
+    for (int p = threadIdx.x; p < row.count(); p += kHeadThreads) {
+      Pack<T, kVector<T>> zero;
+#pragma unroll
+      for (int i = 0; i < kVector<T>; i++) zero.v[i] = from_float<T>(0);
+      row.packs[p] = zero;
+    }
+    return;
+  }
+  row_gradient<false>(row, lse[at], label, *scale);
+}
+
+// ---- over all rows: one block, a fixed order of additions ----------------------------------------------------
+// How many labels count; all threads get it. `room` is shared memory for 32 values.
+static __device__ __forceinline__ int count_labels(const Labels& labels, int64_t n, int* room) {
+  int valid = 0;
+  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) valid += labels.of[i] != labels.ignored;
+  return block_reduce(valid, 0, room, Sum{});
+}
+static __global__ void __launch_bounds__(1024) mean_loss(const float* losses, Labels labels, int64_t n, float* loss, float* valid_out) {
+  __shared__ double room[32];
+  __shared__ int count_room[32];
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) sum += double(losses[i]);
+  sum = block_reduce(sum, 0.0, room, Sum{});
+  const int valid = count_labels(labels, n, count_room);
+  if (threadIdx.x != 0) return;
+  *loss = valid == 0 ? 0.0f : float(sum / valid);
+  if (valid_out) *valid_out = float(valid);
+}
+static __global__ void __launch_bounds__(1024) gradient_scale(const float* dloss, Labels labels, int64_t n, float* scale) {
+  __shared__ int room[32];
+  const int valid = count_labels(labels, n, room);
+  if (threadIdx.x == 0) *scale = valid == 0 ? 0.0f : *dloss / float(valid);
+}
+
+// to (+)= from * scale, f32 to T.
+template <class T, int N>
+__global__ void __launch_bounds__(256) add_gradient(const float* from, T* to, int64_t n, bool accumulate) {
+  for (int64_t i = (int64_t(blockIdx.x) * 256 + threadIdx.x) * N; i < n; i += int64_t(gridDim.x) * 256 * N) {
+    float x[N], old[N];
+    load(from + i, x);
+    if (accumulate) {
+      load(to + i, old);
+#pragma unroll
+      for (int k = 0; k < N; k++) x[k] += old[k];
+    }
+    store(to + i, x);
+  }
+}
+
+}  // namespace ds
