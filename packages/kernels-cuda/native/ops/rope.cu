@@ -1,0 +1,106 @@
+// Rotary position embedding (Su et al., "RoFormer", 2021), half-split as Llama does it: x [B, T, heads x D], pairs (i, i + D/2) of
+// each of the first `rotated` heads turn by sign * angle(position + t, i); the other heads are copied.
+// cos, sin [T', D/2], T' >= position + T.
+#include "../elementwise.cuh"
+
+namespace ds {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kGroup = 4;  // heads that a thread turns by the same angles, read once
+
+struct Shape {
+  unsigned length, heads, rotated, vectors, groups;  // vectors of N in half a head; groups of heads in a row
+  int half;
+  int64_t position;
+  float sign;
+};
+
+// An item is N pairs of kGroup heads of one row.
+template <int N, class T>
+__global__ void __launch_bounds__(kThreads)
+    rope_kernel(unsigned items, int64_t first_row, Shape s, const T* x, const float* cos, const float* sin, T* y) {
+  const unsigned item = blockIdx.x * kThreads + threadIdx.x;
+  if (item >= items) return;
+  const unsigned rest = item / s.vectors, i = (item - rest * s.vectors) * N;
+  const unsigned row_here = rest / s.groups, head = (rest - row_here * s.groups) * kGroup;
+  const int64_t row = first_row + row_here, base = (row * s.heads + head) * 2 * s.half + i;
+  Pack<T, N> low[kGroup], high[kGroup];
+#pragma unroll
+  for (int k = 0; k < kGroup; k++) {
+    if (head + k >= s.heads) break;
+    const T* from = x + base + int64_t(k) * 2 * s.half;
+    low[k] = load_pack<N>(from);
+    high[k] = load_pack<N>(from + s.half);
+  }
+  float co[N], si[N];
+  if (head < s.rotated) {
+    const int64_t at = (unsigned(row) % s.length + s.position) * s.half + i;
+    load_table(cos + at, co);
+    load_table(sin + at, si);
+#pragma unroll
+    for (int j = 0; j < N; j++) si[j] *= s.sign;
+  }
+#pragma unroll
+  for (int k = 0; k < kGroup; k++) {
+    if (head + k >= s.heads) break;
+    T* to = y + base + int64_t(k) * 2 * s.half;
+    if (head + k < s.rotated) {
+      float a[N], b[N], p[N], q[N];
+      unpack(low[k], a);
+      unpack(high[k], b);
+#pragma unroll
+      for (int j = 0; j < N; j++) {
+        p[j] = fmaf(a[j], co[j], -(b[j] * si[j]));
+        q[j] = fmaf(b[j], co[j], a[j] * si[j]);
+      }
+      low[k] = packed<T>(p);
+      high[k] = packed<T>(q);
+    } else if (x == y) {
+      continue;
+    }
+    store_pack(to, low[k]);
+    store_pack(to + s.half, high[k]);
+  }
+}
+
+template <int N, class T> void rotate(const Call& c, Shape s) {
+  s.vectors = unsigned(s.half / N);
+  const int64_t in_row = int64_t(s.vectors) * s.groups, rows = c.in[0].rows();
+  const int64_t most = std::max<int64_t>(1, (int64_t(1) << 30) / in_row);  // items count in 32 bits
+  for (int64_t row = 0; row < rows; row += most) {
+    const unsigned items = unsigned(std::min(most, rows - row) * in_row);
+    rope_kernel<N><<<(items + kThreads - 1) / kThreads, kThreads, 0, c.stream>>>(
+        items, row, s, c.in[0].as<const T>(), c.in[1].as<const float>(), c.in[2].as<const float>(), c.out[0].as<T>());
+  }
+}
+
+}  // namespace
+
+KERNEL(rope, kFloats) {
+  const int64_t rotated = int64_t(c.attrs[0]), d = int64_t(c.attrs[1]), position = int64_t(c.attrs[3]);
+  const View &x = c.in[0], &cos = c.in[1], &sin = c.in[2], &y = c.out[0];
+  if (d <= 0 || d % 2 != 0 || rotated * d > x.cols() || x.cols() % d != 0)
+    return error_text("rope: %lld heads of %lld in rows of %lld", (long long)rotated, (long long)d, (long long)x.cols());
+  for (const View& table : {cos, sin})
+    if (table.dtype != F32 || table.cols() != d / 2 || position + x.dims[1] > table.dims[0])
+      return error_text("rope: position %lld of %lld angles, the table has %lld of %lld", (long long)(position + x.dims[1] - 1),
+                        (long long)(d / 2), (long long)table.dims[0], (long long)table.cols());
+  if (y.numel != x.numel || y.dtype != x.dtype) return error_text("rope: y must be like x");
+  if (x.numel == 0) return nullptr;
+  Shape s{};
+  s.length = unsigned(x.dims[1]), s.heads = unsigned(x.cols() / d), s.rotated = unsigned(rotated), s.half = int(d / 2);
+  s.groups = (s.heads + kGroup - 1) / kGroup, s.position = position, s.sign = float(c.attrs[2]);
+  by_float(x.dtype, [&](auto t) {
+    using T = typename decltype(t)::type;
+    const bool aligned = s.half % kVector<T> == 0 && is_aligned(x.data, 16) && is_aligned(y.data, 16) &&
+                         is_aligned(cos.data, 16) && is_aligned(sin.data, 16);
+    if (aligned)
+      rotate<kVector<T>, T>(c, s);
+    else
+      rotate<1, T>(c, s);
+  });
+  return nullptr;
+}
+
+}  // namespace ds
