@@ -1,0 +1,215 @@
+// Layer and RMS norm forward, the residual addition fused in:
+//   h = x + residual (rounded to its storage type), y = (h - mean) rstd w + b    or    y = h rstd w
+// x, residual, h, y [rows, C]; w, b [C]; stats f32 [rows, 2] = (mean, rstd) or [rows, 1] = rstd.
+// A row stays in the registers of a warp (or of a block, when it is long), so memory sees it once, and the variance is taken from
+// h - mean, which doesn't cancel. The order of additions depends on C and the dtype alone.
+#pragma once
+#include "elementwise.cuh"
+
+namespace ds {
+
+// ---- weights: of the data's dtype or f32, aligned; anything else is widened to f32 first ---------------------------------
+template <class T> __global__ void widen_kernel(int n, const T* from, float* to) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) to[i] = to_float(from[i]);
+}
+
+// True when kernels can read `w` as it lies beside data of `dtype`.
+static inline bool usable_weight(const View& w, int dtype) { return (w.dtype == dtype || w.dtype == F32) && is_aligned(w.data, 16); }
+
+// An f32 copy in scratch; nullptr: no memory.
+static inline const float* widened(cudaStream_t stream, const View& w, ScratchSlot slot) {
+  float* copy = static_cast<float*>(scratch(slot, size_t(w.numel) * sizeof(float)));
+  if (copy == nullptr) return nullptr;
+  by_float(w.dtype, [&](auto t) {
+    using T = typename decltype(t)::type;
+    widen_kernel<<<unsigned((w.numel + 255) / 256), 256, 0, stream>>>(int(w.numel), w.as<const T>(), copy);
+  });
+  return copy;
+}
+
+// f(w, b) with pointers of one type, the data's or float. b may be nullptr. Weights that only differ in where they lie give the
+// same bits.
+template <class T, class F> static const char* with_weights(const Call& c, int dtype, const View* w, const View* b, const F& f) {
+  const bool as_they_lie = usable_weight(*w, dtype) && (b == nullptr || (usable_weight(*b, dtype) && b->dtype == w->dtype));
+  if (as_they_lie && w->dtype == dtype) {
+    f(w->as<const T>(), b == nullptr ? nullptr : b->as<const T>());
+    return nullptr;
+  }
+  const float* weight = w->dtype == F32 && is_aligned(w->data, 16) ? w->as<const float>() : widened(c.stream, *w, kScratchA);
+  const float* bias = nullptr;
+  if (b != nullptr) bias = b->dtype == F32 && is_aligned(b->data, 16) ? b->as<const float>() : widened(c.stream, *b, kScratchB);
+  if (weight == nullptr || (b != nullptr && bias == nullptr)) return kNoWorkspace;
+  f(weight, bias);
+  return nullptr;
+}
+
+// ---- forward ------------------------------------------------------------------------------------------------------
+template <class T, class W> struct NormForward {
+  const T *x, *residual;  // residual may be null
+  const W *w, *b;
+  T *y, *h;
+  float* stats;
+  int64_t rows;
+  int cols;
+  float eps;
+};
+
+constexpr int kWarpRows = 4;  // rows of a block when each has a warp
+
+// A row by kThreads threads (32: a warp, of kWarpRows in a block), V vectors each: vector v * kThreads + thread.
+template <bool Layer, int kThreads, int V, class T, class W>
+__global__ void __launch_bounds__(kThreads == 32 ? 32 * kWarpRows : kThreads) norm_forward(const NormForward<T, W> p) {
+  constexpr int N = kVector<T>;
+  __shared__ float room[32];
+  const int thread = kThreads == 32 ? threadIdx.x % 32 : threadIdx.x, vectors = p.cols / N;
+  const int64_t row = kThreads == 32 ? int64_t(blockIdx.x) * kWarpRows + threadIdx.x / 32 : blockIdx.x;
+  if (row >= p.rows) return;  // a whole warp
+  const auto sum_of = [&](float x) {
+    if constexpr (kThreads == 32) return warp_reduce(x, Sum{});
+    else return block_reduce(x, 0.0f, room, Sum{});
+  };
+  const int64_t start = row * p.cols;
+  Pack<T, N> h[V];
+#pragma unroll
+  for (int v = 0; v < V; v++) {
+    const int i = (v * kThreads + thread) * N;
+    if (i < p.cols) h[v] = load_pack<N>(p.x + start + i);
+  }
+  if (p.residual != nullptr) {
+    Pack<T, N> residual[V];
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      const int i = (v * kThreads + thread) * N;
+      if (i < p.cols) residual[v] = load_pack<N>(p.residual + start + i);
+    }
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      const int i = (v * kThreads + thread) * N;
+      float a[N], b[N];
+      unpack(h[v], a);
+      unpack(residual[v], b);
+#pragma unroll
+      for (int k = 0; k < N; k++) a[k] += b[k];
+      h[v] = packed<T>(a);
+      if (i < p.cols) store_pack(p.h + start + i, h[v]);
+    }
+  }
+  float mean = 0;
+  if constexpr (Layer) {
+    float sum = 0;
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      if (v * kThreads + thread >= vectors) break;
+      float x[N];
+      unpack(h[v], x);
+#pragma unroll
+      for (int k = 0; k < N; k++) sum += x[k];
+    }
+    mean = sum_of(sum) / p.cols;
+  }
+  float squares = 0;
+#pragma unroll
+  for (int v = 0; v < V; v++) {
+    if (v * kThreads + thread >= vectors) break;
+    float x[N];
+    unpack(h[v], x);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const float d = Layer ? x[k] - mean : x[k];
+      squares = fmaf(d, d, squares);
+    }
+  }
+  const float rstd = 1.0f / sqrtf(sum_of(squares) / p.cols + p.eps);
+#pragma unroll
+  for (int v = 0; v < V; v++) {
+    const int i = (v * kThreads + thread) * N;
+    if (i >= p.cols) break;
+    float x[N], w[N], b[N];
+    unpack(h[v], x);
+    load_table(p.w + i, w);
+    if constexpr (Layer) load_table(p.b + i, b);
+#pragma unroll
+    for (int k = 0; k < N; k++) x[k] = Layer ? fmaf((x[k] - mean) * rstd, w[k], b[k]) : x[k] * rstd * w[k];
+    store_pack(p.y + start + i, packed<T>(x));
+  }
+  if (thread == 0) {
+    if constexpr (Layer) p.stats[row * 2] = mean, p.stats[row * 2 + 1] = rstd;
+    else p.stats[row] = rstd;
+  }
+}
+
+// Any C and alignment of the data: a block goes over its row three times. A thread reads again only what it wrote itself.
+template <bool Layer, class T, class W> __global__ void __launch_bounds__(256) norm_forward_any(const NormForward<T, W> p) {
+  __shared__ float room[32];
+  const int64_t row = blockIdx.x;
+  const T* h = p.x + row * p.cols;
+  float sum = 0;
+  if (p.residual != nullptr) {
+    const T* residual = p.residual + row * p.cols;
+    T* to = p.h + row * p.cols;
+    for (int i = threadIdx.x; i < p.cols; i += 256) to[i] = from_float<T>(to_float(h[i]) + to_float(residual[i]));
+    h = to;
+  }
+  float mean = 0;
+  if constexpr (Layer) {
+    for (int i = threadIdx.x; i < p.cols; i += 256) sum += to_float(h[i]);
+    mean = block_reduce(sum, 0.0f, room, Sum{}) / p.cols;
+  }
+  float squares = 0;
+  for (int i = threadIdx.x; i < p.cols; i += 256) {
+    const float d = to_float(h[i]) - mean;
+    squares = fmaf(d, d, squares);
+  }
+  const float rstd = 1.0f / sqrtf(block_reduce(squares, 0.0f, room, Sum{}) / p.cols + p.eps);
+  T* y = p.y + row * p.cols;
+  for (int i = threadIdx.x; i < p.cols; i += 256) {
+    const float x = to_float(h[i]), w = to_float(p.w[i]);
+    if constexpr (Layer) y[i] = from_float<T>(fmaf((x - mean) * rstd, w, to_float(p.b[i])));
+    else y[i] = from_float<T>(x * rstd * w);
+  }
+  if (threadIdx.x == 0) {
+    if constexpr (Layer) p.stats[row * 2] = mean, p.stats[row * 2 + 1] = rstd;
+    else p.stats[row] = rstd;
+  }
+}
+
+template <bool Layer, class T, class W> static void launch_norm(cudaStream_t stream, const NormForward<T, W>& p) {
+  constexpr int N = kVector<T>;
+  const int vectors = p.cols / N;
+  const unsigned rows = unsigned(p.rows), by_warp = unsigned((p.rows + kWarpRows - 1) / kWarpRows);
+  const bool regular = p.cols % N == 0 && is_aligned(p.x, 16) && is_aligned(p.residual, 16) && is_aligned(p.y, 16) && is_aligned(p.h, 16);
+  if (!regular || vectors > 4096)
+    norm_forward_any<Layer><<<rows, 256, 0, stream>>>(p);
+  else if (vectors <= 32 * 4)
+    norm_forward<Layer, 32, 4><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
+  else if (vectors <= 32 * 8)
+    norm_forward<Layer, 32, 8><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
+  else if (vectors <= 128 * 4)
+    norm_forward<Layer, 128, 4><<<rows, 128, 0, stream>>>(p);
+  else if (vectors <= 256 * 4)
+    norm_forward<Layer, 256, 4><<<rows, 256, 0, stream>>>(p);
+  else
+    norm_forward<Layer, 1024, 4><<<rows, 1024, 0, stream>>>(p);
+}
+
+// The kernel of both ops, whose shapes are checked: inputs x, w, (b), (residual); outputs y, stats, (h).
+template <bool Layer> static const char* run_norm(const Call& c, const View* residual) {
+  const View &x = c.in[0], &w = c.in[1], &y = c.out[0];
+  if (x.numel == 0) return nullptr;
+  const char* error = nullptr;
+  by_float(x.dtype, [&](auto t) {
+    using T = typename decltype(t)::type;
+    error = with_weights<T>(c, x.dtype, &w, Layer ? &c.in[2] : nullptr, [&](auto weight, auto bias) {
+      using W = std::remove_const_t<std::remove_pointer_t<decltype(weight)>>;
+      NormForward<T, W> p{};
+      p.x = x.as<const T>(), p.w = weight, p.b = bias, p.y = y.as<T>(), p.stats = c.out[1].as<float>();
+      if (residual != nullptr) p.residual = residual->as<const T>(), p.h = c.out[2].as<T>();
+      p.rows = x.rows(), p.cols = int(x.cols()), p.eps = float(c.attrs[0]);
+      launch_norm<Layer>(c.stream, p);
+    });
+  });
+  return error;
+}
+
+}  // namespace ds
