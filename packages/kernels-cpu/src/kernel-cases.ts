@@ -181,10 +181,10 @@ export const products: Record<string, Case> = {
   linear_dw: {
     op: 'linear_dw',
     inputs: [values([900, 105], 1), values([900, 130], 2)],
-    outputs: [values([35, 130], 3)],
-    attrs: [70, 35, 0, 1],
+    outputs: [values([20, 130], 3), values([15, 130], 4)],
+    attrs: [2, 70, 0, 1],
   },
-  column_sum: { op: 'column_sum', inputs: [values([900, 105], 1)], outputs: [zeros('f32', [75])], attrs: [20, 75, 0] },
+  column_sum: { op: 'column_sum', inputs: [values([900, 105], 1)], outputs: [zeros('f32', [50]), zeros('f32', [25])], attrs: [2, 20, 0] },
   rope: { op: 'rope', inputs: [qkv, table, table], outputs: [zeros('f32', qkv.shape)], attrs: [6, 24, 1, 3] },
   attention: { op: 'attention', inputs: [qkv], outputs: [zeros('f32', [2, 150, 96]), zeros('f32', [2, 4, 150])], attrs: attention },
   attention_backward: {

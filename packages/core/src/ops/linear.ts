@@ -1,7 +1,7 @@
 import { type Argument, apply } from '../autograd/apply.js';
 import type { Tensor, TensorSpec } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, rowsOf, withColumns } from './check.js';
-import { defineOp } from './define-op.js';
+import { defineOp, type GradientTarget } from './define-op.js';
 import { launch } from './launch.js';
 
 /** How a weight is stored: 'out_in' as torch.nn.Linear does ([O, I]), 'in_out' as GPT-2's Conv1D ([I, O]). */
@@ -77,19 +77,12 @@ export const linearOp = defineOp<LinearAttrs>({
       const weights = Array.from({ length: n }, (_, i) => input(1 + i));
       launch(linearDx, [dy, ...weights], [into(0).tensor], { n, layout });
     }
-    let columnOffset = 0;
-    for (let i = 0; i < n; i++) {
-      const columns = outSize(inputSpecs[1 + i]!, layout);
-      if (wants(1 + i)) {
-        const { tensor, accumulate } = into(1 + i);
-        launch(linearDw, [dy, input(0)], [tensor], { columnOffset, columns, layout, accumulate });
-      }
-      if (hasBias && wants(1 + n + i)) {
-        const { tensor, accumulate } = into(1 + n + i);
-        launch(columnSum, [dy], [tensor], { columnOffset, columns, accumulate });
-      }
-      columnOffset += columns;
-    }
+    const sizes = Array.from({ length: n }, (_, i) => outSize(inputSpecs[1 + i]!, layout));
+    for (const { columnOffset, accumulate, tensors } of gradientRuns(sizes, (i) => (wants(1 + i) ? into(1 + i) : undefined)))
+      launch(linearDw, [dy, input(0)], tensors, { n: tensors.length, columnOffset, layout, accumulate });
+    if (!hasBias) return;
+    for (const { columnOffset, accumulate, tensors } of gradientRuns(sizes, (i) => (wants(1 + n + i) ? into(1 + n + i) : undefined)))
+      launch(columnSum, [dy], tensors, { n: tensors.length, columnOffset, accumulate });
   },
   samples: (r) => [
     { inputs: [r.randn(2, 5, 7), r.randn(3, 7)], attrs: { n: 1, hasBias: 0, layout: 0 } },
@@ -131,50 +124,117 @@ export const linearDx = defineOp<{ n: number; layout: number }>({
   ],
 });
 
-/** dw = dy[:, columnOffset : columnOffset + columns]' x, in the layout of the weight; added to dw when accumulate. */
-export const linearDw = defineOp<{ columnOffset: number; columns: number; layout: number; accumulate: number }>({
+/**
+ * dw_i = dy_i' x in the layout of the weights, or added to dw_i when accumulate. The dy_i are dy's columns one after another from
+ * columnOffset on, as many as dw_i has: gradients that lie together in memory are one product.
+ */
+export const linearDw = defineOp<{ n: number; columnOffset: number; layout: number; accumulate: number }>({
   name: 'linear_dw',
-  attrs: ['columnOffset', 'columns', 'layout', 'accumulate'],
-  infer: ([dy, x], { columns: out, layout }) => [{ shape: layout ? [columns(x!), out] : [out, columns(x!)], dtype: dy!.dtype }],
-  reference([dy, x], { columnOffset, columns: out, layout, accumulate }, [dw]) {
+  attrs: ['n', 'columnOffset', 'layout', 'accumulate'],
+  // The outputs say how the columns are divided; without any, evenly.
+  infer: ([dy, x], { n, columnOffset, layout }) => {
+    const out = (columns(dy!) - columnOffset) / n;
+    return Array.from({ length: n }, () => ({ shape: layout ? [columns(x!), out] : [out, columns(x!)], dtype: dy!.dtype }));
+  },
+  reference([dy, x], { columnOffset, layout, accumulate }, gradients) {
     const size = columns(x!);
     const total = columns(dy!);
-    if (!accumulate) dw!.data.fill(0);
-    for (let row = 0; row < rowsOf(x!); row++) {
-      for (let o = 0; o < out; o++) {
-        const g = dy!.data[row * total + columnOffset + o]!;
-        for (let i = 0; i < size; i++) dw!.data[layout ? i * out + o : o * size + i]! += g * x!.data[row * size + i]!;
+    let offset = columnOffset;
+    for (const dw of gradients) {
+      const out = outSize(dw, layout);
+      if (!accumulate) dw.data.fill(0);
+      for (let row = 0; row < rowsOf(x!); row++) {
+        for (let o = 0; o < out; o++) {
+          const g = dy!.data[row * total + offset + o]!;
+          for (let i = 0; i < size; i++) dw.data[layout ? i * out + o : o * size + i]! += g * x!.data[row * size + i]!;
+        }
       }
+      offset += out;
     }
   },
   samples: (r) => [
-    { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { columnOffset: 6, columns: 5, layout: 0, accumulate: 0 } },
-    { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { columnOffset: 0, columns: 6, layout: 1, accumulate: 1 }, outputs: [r.randn(8, 6)] },
+    { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { n: 1, columnOffset: 6, layout: 0, accumulate: 0 } },
+    { inputs: [r.randn(5, 11), r.randn(5, 8)], attrs: { n: 1, columnOffset: 0, layout: 1, accumulate: 1 }, outputs: [r.randn(8, 6)] },
     {
       inputs: [r.randn(64, 130), r.randn(64, 96)],
-      attrs: { columnOffset: 0, columns: 130, layout: 0, accumulate: 1 },
+      attrs: { n: 1, columnOffset: 0, layout: 0, accumulate: 1 },
       outputs: [r.randn(130, 96)],
+    },
+    {
+      inputs: [r.randn(37, 19), r.randn(37, 24)],
+      attrs: { n: 3, columnOffset: 2, layout: 0, accumulate: 1 },
+      outputs: [r.randn(8, 24), r.randn(3, 24), r.randn(3, 24)],
+      note: 'several weights',
+    },
+    {
+      inputs: [r.randn(9, 12), r.randn(9, 10)],
+      attrs: { n: 2, columnOffset: 0, layout: 1, accumulate: 0 },
+      outputs: [r.randn(10, 7), r.randn(10, 5)],
+      note: 'several weights, in_out',
     },
   ],
 });
 
-/** out = sum over rows of dy[:, columnOffset : columnOffset + columns]: the gradient of a bias. */
-export const columnSum = defineOp<{ columnOffset: number; columns: number; accumulate: number }>({
+/** out_i = sum over rows of dy's columns, from columnOffset on as many for each output as it has: the gradients of biases. */
+export const columnSum = defineOp<{ n: number; columnOffset: number; accumulate: number }>({
   name: 'column_sum',
-  attrs: ['columnOffset', 'columns', 'accumulate'],
-  infer: ([dy], { columns: out }) => [{ shape: [out], dtype: dy!.dtype }],
-  reference([dy], { columnOffset, columns: out, accumulate }, [sum]) {
+  attrs: ['n', 'columnOffset', 'accumulate'],
+  infer: ([dy], { n, columnOffset }) => Array.from({ length: n }, () => ({ shape: [(columns(dy!) - columnOffset) / n], dtype: dy!.dtype })),
+  reference([dy], { columnOffset, accumulate }, sums) {
     const total = columns(dy!);
-    if (!accumulate) sum!.data.fill(0);
-    for (let row = 0; row < rowsOf(dy!); row++) {
-      for (let o = 0; o < out; o++) sum!.data[o]! += dy!.data[row * total + columnOffset + o]!;
+    let offset = columnOffset;
+    for (const sum of sums) {
+      const out = columns(sum);
+      if (!accumulate) sum.data.fill(0);
+      for (let row = 0; row < rowsOf(dy!); row++) {
+        for (let o = 0; o < out; o++) sum.data[o]! += dy!.data[row * total + offset + o]!;
+      }
+      offset += out;
     }
   },
   samples: (r) => [
-    { inputs: [r.randn(5, 11)], attrs: { columnOffset: 6, columns: 5, accumulate: 0 } },
-    { inputs: [r.randn(300, 70)], attrs: { columnOffset: 0, columns: 70, accumulate: 1 }, outputs: [r.randn(70)] },
+    { inputs: [r.randn(5, 11)], attrs: { n: 1, columnOffset: 6, accumulate: 0 } },
+    { inputs: [r.randn(300, 70)], attrs: { n: 1, columnOffset: 0, accumulate: 1 }, outputs: [r.randn(70)] },
+    {
+      inputs: [r.randn(41, 30)],
+      attrs: { n: 2, columnOffset: 3, accumulate: 1 },
+      outputs: [r.randn(16), r.randn(11)],
+      note: 'several biases',
+    },
   ],
 });
+
+interface GradientRun {
+  readonly columnOffset: number;
+  readonly accumulate: 0 | 1;
+  readonly tensors: Tensor[];
+}
+
+/**
+ * Gradients of weights side by side, as launches: neighbours go together as long as each is wanted and all are written or all
+ * added to. A tensor that comes a second time (one weight used twice) must wait for its first sum, so it begins a new run.
+ */
+function gradientRuns(sizes: readonly number[], target: (index: number) => GradientTarget | undefined): GradientRun[] {
+  const runs: GradientRun[] = [];
+  let open: GradientRun | undefined;
+  let columnOffset = 0;
+  for (const [i, size] of sizes.entries()) {
+    const wanted = target(i);
+    if (!wanted) open = undefined;
+    else if (open && open.accumulate === wanted.accumulate && !open.tensors.some((tensor) => sameMemory(tensor, wanted.tensor)))
+      open.tensors.push(wanted.tensor);
+    else {
+      open = { columnOffset, accumulate: wanted.accumulate, tensors: [wanted.tensor] };
+      runs.push(open);
+    }
+    columnOffset += size;
+  }
+  return runs;
+}
+
+function sameMemory(a: Tensor, b: Tensor): boolean {
+  return a.handle === b.handle && a.byteOffset === b.byteOffset;
+}
 
 /** Applies one or several weights to x [..., I]; several give their columns side by side. Biases: as many as weights, or none. */
 export function linear(

@@ -69,15 +69,15 @@ KERNEL(linear_dx, kFloats) {
   });
 }
 
-// dw of the columns [columnOffset, columnOffset + columns) of dy: dy' x [columns, I], or x' dy [I, columns] for layout 1.
-template <class T, class TW> static const char* linear_dw(const Call& c, int64_t offset, int64_t columns, int layout, bool accumulate) {
-  const View &dy = c.in[0], &x = c.in[1], &dw = c.out[0];
+// One dw, of the columns [offset, offset + columns) of dy: dy' x [columns, I], or x' dy [I, columns] for layout 1.
+template <class T, class TW> static const char* linear_dw(const Call& c, const View& dw, int64_t offset, int64_t columns) {
+  const View &dy = c.in[0], &x = c.in[1];
   const T* slice = dy.as<T>() + offset;
   Gemm<T, T, TW> g = {};
   g.k = x.rows();
   g.a_transposed = true;
-  g.c = dw.as<TW>(), g.accumulate = accumulate;
-  if (layout == 0) {
+  g.c = dw.as<TW>(), g.accumulate = c.attrs[3] != 0;
+  if (c.attrs[2] == 0) {
     g.m = columns, g.n = x.cols();
     g.a = slice, g.lda = dy.cols();
     g.b = whole(x.as<T>(), x.cols(), false, g.n);
@@ -90,21 +90,34 @@ template <class T, class TW> static const char* linear_dw(const Call& c, int64_t
   return gemm(g) ? nullptr : kOutOfWorkspace;
 }
 
+// The columns of dy that the dw take, one after another from columnOffset on, are given by their shapes.
 KERNEL(linear_dw, kFloats) {
-  const int64_t offset = (int64_t)c.attrs[0], columns = (int64_t)c.attrs[1];
+  const View &dy = c.in[0], &x = c.in[1];
   const int layout = (int)c.attrs[2];
-  const bool accumulate = c.attrs[3] != 0;
-  if (offset + columns > c.in[0].cols() || c.in[0].rows() != c.in[1].rows() || c.out[0].numel != columns * c.in[1].cols())
-    return error_text("linear_dw: dy, x and dw do not fit together (columns %lld to %lld of %lld)", (long long)offset,
-                      (long long)(offset + columns), (long long)c.in[0].cols());
-  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
-    using T = decltype(t);
-    if (c.out[0].dtype == F32) return linear_dw<T, float>(c, offset, columns, layout, accumulate);
-    return by_float(c.out[0].dtype, [&](auto w) { return linear_dw<T, decltype(w)>(c, offset, columns, layout, accumulate); });
-  });
+  int64_t offset = (int64_t)c.attrs[1], end = offset;
+  bool fits = dy.rows() == x.rows();
+  for (int i = 0; i < c.n_out; i++) {
+    fits = fits && c.out[i].dims[layout == 0 ? 1 : 0] == x.cols();
+    end += c.out[i].dims[layout == 0 ? 0 : 1];
+  }
+  if (!fits || end > dy.cols())
+    return error_text("linear_dw: dy, x and dw do not fit together (columns %lld to %lld of %lld)", (long long)offset, (long long)end,
+                      (long long)dy.cols());
+  for (int i = 0; i < c.n_out; i++) {
+    const View& dw = c.out[i];
+    const int64_t columns = dw.dims[layout == 0 ? 0 : 1];
+    const char* error = by_float(dy.dtype, [&](auto t) -> const char* {
+      using T = decltype(t);
+      if (dw.dtype == F32) return linear_dw<T, float>(c, dw, offset, columns);
+      return by_float(dw.dtype, [&](auto w) { return linear_dw<T, decltype(w)>(c, dw, offset, columns); });
+    });
+    if (error) return error;
+    offset += columns;
+  }
+  return nullptr;
 }
 
-// out [columns] = sum of the rows of dy's columns [columnOffset, ..): a bias gradient. A column is one worker's; its sum
+// out [columns] = sum of the rows of dy's columns [offset, ..): a bias gradient. A column is one worker's; its sum
 // goes in runs of 256 rows, so that its error grows with the run and the number of runs, not with their product.
 template <class T, class TO>
 static void column_sum(const View& dy, int64_t offset, int64_t begin, int64_t end, TO* out, bool accumulate) {
@@ -125,18 +138,24 @@ static void column_sum(const View& dy, int64_t offset, int64_t begin, int64_t en
 }
 
 KERNEL(column_sum, kFloats) {
-  const int64_t offset = (int64_t)c.attrs[0], columns = (int64_t)c.attrs[1];
+  const View& dy = c.in[0];
   const bool accumulate = c.attrs[2] != 0;
-  if (offset + columns > c.in[0].cols())
-    return error_text("column_sum: columns %lld to %lld of %lld", (long long)offset, (long long)(offset + columns), (long long)c.in[0].cols());
-  return by_float(c.in[0].dtype, [&](auto t) -> const char* {
-    return by_float(c.out[0].dtype, [&](auto o) -> const char* {
-      parallel(columns, 4 * VL, [&](int64_t begin, int64_t end, int) {
-        column_sum<decltype(t)>(c.in[0], offset, begin, end, c.out[0].as<decltype(o)>(), accumulate);
+  int64_t offset = (int64_t)c.attrs[1], columns = 0;
+  for (int i = 0; i < c.n_out; i++) columns += c.out[i].numel;
+  if (offset + columns > dy.cols())
+    return error_text("column_sum: columns %lld to %lld of %lld", (long long)offset, (long long)(offset + columns), (long long)dy.cols());
+  for (int i = 0; i < c.n_out; offset += c.out[i].numel, i++) {
+    const View& sum = c.out[i];
+    by_float(dy.dtype, [&](auto t) -> const char* {
+      return by_float(sum.dtype, [&](auto o) -> const char* {
+        parallel(sum.numel, 4 * VL, [&](int64_t begin, int64_t end, int) {
+          column_sum<decltype(t)>(dy, offset, begin, end, sum.as<decltype(o)>(), accumulate);
+        });
+        return nullptr;
       });
-      return nullptr;
     });
-  });
+  }
+  return nullptr;
 }
 
 }  // namespace DS_ISA_NS

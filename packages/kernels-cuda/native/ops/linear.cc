@@ -89,7 +89,7 @@ const void* biases_together(const View* biases, int n, cudaStream_t stream) {
 const char* forward(const Call& c, int layout, const void* w, int64_t outputs, const void* bias, int64_t column) {
   const View &x = c.in[0], &y = c.out[0];
   Gemm g = {};
-  g.m = x.rows(), g.n = outputs, g.k = x.cols();
+  g.m = y.rows(), g.n = outputs, g.k = x.cols();
   g.a = x.data, g.lda = g.k;
   g.b = w, g.transpose_b = layout == 0, g.ldb = layout == 0 ? g.k : outputs;
   g.c = offset_of(y.data, column, y.dtype), g.ldc = y.cols();
@@ -159,7 +159,7 @@ KERNEL(linear_dx, kFloats) {
   const void* w = together(weights, c.stream);
   if (!w) return kNoWorkspace;
   Gemm g = {};
-  g.m = dy.rows(), g.n = dx.cols(), g.k = dy.cols();
+  g.m = dx.rows(), g.n = dx.cols(), g.k = dy.cols();
   g.a = dy.data, g.lda = g.k;
   g.b = w, g.transpose_b = weights.layout == 1, g.ldb = weights.layout == 1 ? g.k : g.n;
   g.c = dx.data, g.ldc = g.n;
