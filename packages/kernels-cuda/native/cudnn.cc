@@ -1,5 +1,6 @@
 #include "cudnn.h"
 
+#include "cublaslt.h"
 #include "cudnn_attention.h"
 #include "library.h"
 
@@ -14,6 +15,11 @@ struct Loaded {
 
 Loaded load() {
   Loaded loaded;
+  // cuDNN opens cuBLASLt itself, in places of its own, and ends the process where there is none: have it loaded before.
+  if (const char* reason = cublaslt_unavailable()) {
+    loaded.reason = reason;
+    return loaded;
+  }
   static const char* const names[] = {"libcudnn.so.9", nullptr};
   const Library library = open_library("DEEPSPEED_TS_CUDNN_PATH", names);
   if (!library.handle) {
