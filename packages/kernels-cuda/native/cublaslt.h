@@ -53,7 +53,7 @@ enum PreferenceAttribute : int {
 enum AlgorithmAttribute : int { kAlgorithmId = 0, kAlgorithmTile = 1, kAlgorithmSplitK = 2, kAlgorithmReduction = 3 };
 
 // Split-K whose parts meet in f32 in the workspace, in a fixed order. The other schemes round the parts to the type of the output.
-constexpr uint32_t kReductionF32 = 2;
+constexpr uint32_t kReductionF32 = 2, kReductionAny = 7;
 
 constexpr uint32_t kEpilogueNone = 1;
 constexpr uint32_t kEpilogueBias = 4;

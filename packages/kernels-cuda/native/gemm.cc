@@ -1,5 +1,5 @@
-// A product goes to cuBLASLt with its epilogue; where that has no algorithm for the epilogue (alignment, dtype), as a product and
-// kernels around it; where it has none at all, to a plain kernel.
+// A product of a few rows goes to a kernel that reads the weight once; others to cuBLASLt with their epilogue. Where that has no
+// algorithm for the epilogue (alignment, dtype) they become a product and kernels around it; where it has none at all, a plain kernel.
 #include "gemm.h"
 
 #include "gemm_parts.h"
@@ -91,6 +91,7 @@ const char* gemm(const Gemm& g, cudaStream_t stream) {
     if (g.epilogue == Epilogue::kDGeluBiasGrad) cudaMemsetAsync(g.bias_gradient, 0, size_t(g.n) * kElementBytes[g.in_dtype], stream);
     return nullptr;
   }
+  if (gemm_few_rows(g, stream)) return nullptr;
   if (g.epilogue == Epilogue::kNone) return without_epilogue(g, stream);
   if (g.k > 0 && fits_epilogue(g)) {
     bool served = false;

@@ -41,6 +41,8 @@ int64_t span_c(const Gemm& g);
 // ---- kernels (ops/gemm_*.cu, ops/column_sum.cu) -----------------------------------------------------------------
 // C = alpha op(A) op(B) + beta C without tensor cores or any demand on alignment; also for k = 0. Slow: the last resort.
 void gemm_plain(const Gemm& g, cudaStream_t stream);
+// The product of at most four rows by a weight stored [n, k], at the speed of reading it; false: not such a product (or unaligned).
+bool gemm_few_rows(const Gemm& g, cudaStream_t stream);
 // C [m, n] = beta C + bias, the start of a product that is then added to it. bias may be nullptr.
 void seed_rows(void* c, int c_dtype, int64_t ldc, const void* bias, int bias_dtype, float beta, int64_t m, int64_t n, cudaStream_t stream);
 // y = gelu_tanh(x)

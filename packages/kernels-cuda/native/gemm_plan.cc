@@ -121,17 +121,21 @@ void ask(const lt::Table& t, const Gemm& g, Plan& plan) {
   lt::Preference preference = nullptr;
   if (t.preference_create(&preference) != lt::kSuccess) return;
   prefer(t, preference, lt::kPreferenceWorkspace, uint64_t(kGemmWorkspace));
-  // A product of bf16 adds its parts in f32 or not at all.
-  prefer(t, preference, lt::kPreferenceReductions, lt::kReductionF32);
   prefer(t, preference, lt::kPreferenceAlignmentA, alignment_of(g.b));
   prefer(t, preference, lt::kPreferenceAlignmentB, alignment_of(g.a));
   prefer(t, preference, lt::kPreferenceAlignmentC, alignment_of(g.c));
   prefer(t, preference, lt::kPreferenceAlignmentD, alignment_of(g.c));
-  lt::Heuristic found[Plan::kCandidates] = {};
-  int count = 0;
-  if (t.heuristics(t.handle, plan.operation, plan.b, plan.a, plan.c, plan.c, preference, Plan::kCandidates, found, &count) == lt::kSuccess)
-    for (int i = 0; i < count; i++)
+  // A product of bf16 adds its parts in f32 or not at all; other ways only where there is no algorithm without.
+  for (uint32_t reductions : {lt::kReductionF32, lt::kReductionAny}) {
+    prefer(t, preference, lt::kPreferenceReductions, reductions);
+    lt::Heuristic found[Plan::kCandidates] = {};
+    int count = 0;
+    const lt::Status status =
+        t.heuristics(t.handle, plan.operation, plan.b, plan.a, plan.c, plan.c, preference, Plan::kCandidates, found, &count);
+    for (int i = 0; status == lt::kSuccess && i < count; i++)
       if (found[i].state == lt::kSuccess && found[i].workspace <= kGemmWorkspace) plan.candidates[plan.n_candidates++] = found[i];
+    if (plan.n_candidates > 0) break;
+  }
   t.preference_destroy(preference);
   if (plan.n_candidates > 0) plan.chosen = plan.candidates[0];
 }
