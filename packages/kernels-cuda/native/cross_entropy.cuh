@@ -1,12 +1,16 @@
 // The loss of a language model's head over logits [rows, V] in memory: log-sum-exp and the gradient of each row, a block a row.
 // Logits are stored with a row stride that is a multiple of 16 bytes.
 #pragma once
+#include <type_traits>
+
 #include "device.cuh"
 #include "fault.cuh"
 
 namespace ds {
 
-constexpr int kHeadThreads = 512;
+// Threads a row: 1024 where a row is too long for two to share a multiprocessor's memory. By V alone, so that sums repeat anywhere.
+constexpr int kHeadThreads = 512, kWideThreads = 1024;
+constexpr int64_t kWideRow = 112 << 10;  // bytes
 constexpr float kLog2E = 1.4426950408889634f;
 
 static __device__ __forceinline__ float exp2_fast(float x) {
@@ -23,7 +27,7 @@ struct RowSum {
 // Maxima of -inf only (nothing seen yet, or masked): their terms are 0 with any finite shift.
 static __device__ __forceinline__ float shift_of(float max) { return max == -infinity() ? 0.0f : max * kLog2E; }
 
-// A row's packs as the block's threads take them: pack p belongs to thread p % kHeadThreads, in every pass.
+// A row's packs as the block's threads take them: pack p belongs to thread p % blockDim.x, in every pass.
 template <class T> struct HeadRow {
   static constexpr int N = kVector<T>;
   using P = Pack<T, N>;
@@ -34,17 +38,33 @@ template <class T> struct HeadRow {
   __device__ int count() const { return (V + N - 1) / N; }
 };
 
+// The largest of a pack, two at a time where the hardware has it. NaNs are left to the sum.
+template <class T, int N> static __device__ __forceinline__ float top_of(const Pack<T, N>& pack) {
+  if constexpr (sizeof(T) == 2) {
+    using T2 = std::conditional_t<std::is_same_v<T, bf16>, __nv_bfloat162, __half2>;
+    T2 top(pack.v[0], pack.v[1]);
+#pragma unroll
+    for (int i = 2; i < N; i += 2) top = __hmax2(top, T2(pack.v[i], pack.v[i + 1]));
+    return fmaxf(to_float(top.x), to_float(top.y));
+  } else {
+    float top = pack.v[0];
+#pragma unroll
+    for (int i = 1; i < N; i++) top = fmaxf(top, pack.v[i]);
+    return top;
+  }
+}
+
 // One read of the row. All threads get the result. `room` is shared memory for 32 floats.
-template <bool kHold, class T> static __device__ __forceinline__ RowSum sum_row(const HeadRow<T>& row, float* room) {
+template <int kThreads, bool kHold, class T> static __device__ __forceinline__ RowSum sum_row(const HeadRow<T>& row, float* room) {
   constexpr int N = kVector<T>, kAhead = 4;
   using P = Pack<T, N>;
   const int count = row.count();
   float max = -infinity(), sum = 0;
-  for (int p = threadIdx.x; p < count; p += kHeadThreads * kAhead) {
+  for (int p = threadIdx.x; p < count; p += kThreads * kAhead) {
     P ahead[kAhead];
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
-      const int at = p + u * kHeadThreads;
+      const int at = p + u * kThreads;
       if (at < count) {
         ahead[u] = row.packs[at];
       } else {
@@ -55,15 +75,14 @@ template <bool kHold, class T> static __device__ __forceinline__ RowSum sum_row(
     float top = max;
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
-      const int at = p + u * kHeadThreads;
+      const int at = p + u * kThreads;
       if (at == count - 1) {
 #pragma unroll
         for (int i = 0; i < N; i++)
           if (at * N + i >= row.V) ahead[u].v[i] = from_float<T>(-infinity());
       }
       if (kHold && at < row.n_held) row.held[at] = ahead[u];
-#pragma unroll
-      for (int i = 0; i < N; i++) top = fmaxf(top, to_float(ahead[u].v[i]));
+      top = fmaxf(top, top_of(ahead[u]));
     }
     const float shift = shift_of(top);
     sum *= exp2_fast(fmaf(max, kLog2E, -shift));
@@ -82,22 +101,22 @@ template <bool kHold, class T> static __device__ __forceinline__ RowSum sum_row(
 }
 
 // In place: l becomes (e^(l - lse) - onehot(label)) * scale; the columns from V to the end of the last pack become 0.
-template <bool kHold, class T>
+template <int kThreads, bool kHold, class T>
 static __device__ __forceinline__ void row_gradient(const HeadRow<T>& row, float lse, int label, float scale) {
   constexpr int N = kVector<T>, kAhead = 4;
   using P = Pack<T, N>;
   const int count = row.count();
   const float shift = lse * kLog2E;
-  for (int p = threadIdx.x; p < count; p += kHeadThreads * kAhead) {
+  for (int p = threadIdx.x; p < count; p += kThreads * kAhead) {
     P ahead[kAhead];
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
-      const int at = p + u * kHeadThreads;
+      const int at = p + u * kThreads;
       if (at < count) ahead[u] = kHold && at < row.n_held ? row.held[at] : row.packs[at];
     }
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
-      const int at = p + u * kHeadThreads;
+      const int at = p + u * kThreads;
       if (at >= count) continue;
       float g[N];
 #pragma unroll
@@ -118,6 +137,13 @@ static __device__ __forceinline__ void row_gradient(const HeadRow<T>& row, float
       row.packs[at] = ahead[u];
     }
   }
+}
+
+template <int kThreads, class T> static __device__ __forceinline__ void clear_row(const HeadRow<T>& row) {
+  Pack<T, kVector<T>> zero;
+#pragma unroll
+  for (int i = 0; i < kVector<T>; i++) zero.v[i] = from_float<T>(0);
+  for (int p = threadIdx.x; p < row.count(); p += kThreads) row.packs[p] = zero;
 }
 
 struct Labels {
@@ -144,7 +170,7 @@ head_loss(T* logits, int64_t stride, int V, int64_t first, Labels labels, float*
   __shared__ float room[32];
   T* l = logits + int64_t(blockIdx.x) * stride;
   const HeadRow<T> row = {reinterpret_cast<Pack<T, kVector<T>>*>(l), nullptr, 0, V};
-  const RowSum s = sum_row<false>(row, room);
+  const RowSum s = sum_row<kHeadThreads, false>(row, room);
   if (threadIdx.x != 0) return;
   const int64_t at = first + blockIdx.x;
   const float value = s.max + logf(s.sum);
@@ -159,16 +185,33 @@ head_gradient(T* logits, int64_t stride, int V, int64_t first, Labels labels, co
   const HeadRow<T> row = {reinterpret_cast<Pack<T, kVector<T>>*>(logits + int64_t(blockIdx.x) * stride), nullptr, 0, V};
   const int64_t at = first + blockIdx.x;
   const int label = labels.of[at];
+  if (label == labels.ignored)
+    clear_row<kHeadThreads>(row);
+  else
+    row_gradient<kHeadThreads, false>(row, lse[at], label, *scale);
+}
+
+// Loss and gradient at once, the gradient for a scale of 1. As much of a row as shared memory has room for (n_held packs) is read
+// once; the rest of it is read again while it is in the L2 cache.
+template <class T, int kThreads>
+__global__ void __launch_bounds__(kThreads, 1024 / kThreads)
+head_loss_and_gradient(T* logits, int64_t stride, int V, int64_t first, Labels labels, float* losses, int n_held) {
+  extern __shared__ uint4 held[];
+  __shared__ float room[32];
+  using P = Pack<T, kVector<T>>;
+  T* l = logits + int64_t(blockIdx.x) * stride;
+  const HeadRow<T> row = {reinterpret_cast<P*>(l), reinterpret_cast<P*>(held), n_held, V};
+  const int64_t at = first + blockIdx.x;
+  const int label = labels.of[at];
   if (label == labels.ignored) {
-    for (int p = threadIdx.x; p < row.count(); p += kHeadThreads) {
-      Pack<T, kVector<T>> zero;
-#pragma unroll
-      for (int i = 0; i < kVector<T>; i++) zero.v[i] = from_float<T>(0);
-      row.packs[p] = zero;
-    }
-    return;
+    if (threadIdx.x == 0) losses[at] = 0;
+    return clear_row<kThreads>(row);
   }
-  row_gradient<false>(row, lse[at], label, *scale);
+  const RowSum s = sum_row<kThreads, true>(row, room);
+  const float lse = s.max + logf(s.sum);
+  if (threadIdx.x == 0) losses[at] = row_loss(l, lse, labels, at, V);
+  __syncthreads();  // the label's logit was read before its thread overwrites it
+  row_gradient<kThreads, true>(row, lse, label, 1.0f);
 }
 
 // ---- over all rows: one block, a fixed order of additions ----------------------------------------------------
@@ -195,12 +238,16 @@ static __global__ void __launch_bounds__(1024) gradient_scale(const float* dloss
   if (threadIdx.x == 0) *scale = valid == 0 ? 0.0f : *dloss / float(valid);
 }
 
-// to (+)= from * scale, f32 to T.
-template <class T, int N>
-__global__ void __launch_bounds__(256) add_gradient(const float* from, T* to, int64_t n, bool accumulate) {
+// to (+)= from * dloss / valid (no scaling where those are nullptr).
+template <class F, class T, int N>
+__global__ void __launch_bounds__(256)
+add_gradient(const F* from, T* to, int64_t n, bool accumulate, const float* dloss, const float* valid) {
+  const float scale = !dloss ? 1.0f : *valid > 0 ? *dloss / *valid : 0.0f;
   for (int64_t i = (int64_t(blockIdx.x) * 256 + threadIdx.x) * N; i < n; i += int64_t(gridDim.x) * 256 * N) {
     float x[N], old[N];
     load(from + i, x);
+#pragma unroll
+    for (int k = 0; k < N; k++) x[k] *= scale;
     if (accumulate) {
       load(to + i, old);
 #pragma unroll
@@ -208,6 +255,15 @@ __global__ void __launch_bounds__(256) add_gradient(const float* from, T* to, in
     }
     store(to + i, x);
   }
+}
+
+template <class F, class T>
+static void add_gradients(const F* from, T* to, int64_t n, bool accumulate, const float* dloss, const float* valid, cudaStream_t stream) {
+  constexpr int N = kVector<T>;
+  if (n % N == 0 && is_aligned(from, N * sizeof(F)) && is_aligned(to, 16))
+    add_gradient<F, T, N><<<grid_for(n, 256 * N), 256, 0, stream>>>(from, to, n, accumulate, dloss, valid);
+  else
+    add_gradient<F, T, 1><<<grid_for(n, 256), 256, 0, stream>>>(from, to, n, accumulate, dloss, valid);
 }
 
 }  // namespace ds
