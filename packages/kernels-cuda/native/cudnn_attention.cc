@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <limits>
 #include <map>
+#include <utility>
 
 #include "cudnn_graph.h"
 
@@ -92,7 +93,7 @@ void gradient_of_heads(Graph& g, const Views& v, const Tensor& transposed, const
 
 // dQ is the product of all of dS with K at once, so cuDNN keeps dS (2 bytes a score) in its workspace and each sum has one order.
 // The form with less memory adds dQ's parts from blocks of keys with atomics, in the order in which blocks happen to end: its
-// results differ between runs, which training must not.
+// results differ between runs, which training must not. (cuDNN's notes on its engines do not tell the two apart.)
 Graph backward_graph(const AttentionShape& s, const Part& part) {
   const Views v(s, part);
   Graph g;
@@ -198,8 +199,8 @@ struct Prepared {
   std::string refused;  // not empty: why another kernel has to
 };
 
-// Made once per shape, direction and dtype (tens of milliseconds); the scale is an argument of the plan. Never destroyed: cuDNN may be
-// gone before static objects are.
+// Made once per shape, direction and dtype: cuDNN compiles the kernel, a fraction of a second. The scale is an argument of the
+// plan. Never destroyed: cuDNN may be gone before static objects are.
 Prepared& prepared(const AttentionShape& s, bool backward, cudnn::Handle handle) {
   using Key = std::array<int64_t, 8>;
   static auto* const cache = new std::map<Key, Prepared>;
@@ -240,7 +241,8 @@ const char* offset(const void* base, int64_t elements) { return static_cast<cons
 cudnn::Status run_part(const AttentionShape& s, const Prepared& made, cudnn::Handle handle, const Pointers& p, void* workspace,
                        void* delta, int64_t b, int64_t h) {
   // -inf where cuDNN takes it; before 9.10 the lowest finite number did the same.
-  const float masked = cudnn::api()->version() >= 91000 ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::lowest();
+  using Limits = std::numeric_limits<float>;
+  const float masked = cudnn::api()->version() >= 91000 ? -Limits::infinity() : Limits::lowest();
   const float one = 1;
   const int64_t d = s.head_dim, q_head = h * (s.heads / s.kv_heads);
   const int64_t token = b * s.tokens * (s.heads + 2 * s.kv_heads) * d;
@@ -268,7 +270,11 @@ cudnn::Status run_part(const AttentionShape& s, const Prepared& made, cudnn::Han
 }
 
 Served serve(const AttentionShape& s, bool backward, const Pointers& p, cudaStream_t stream, const char** error) {
-  if (!cudnn::api()) return Served::kNo;
+  if (!cudnn::api()) {
+    static bool reported = false;
+    if (!std::exchange(reported, true)) report(s, backward, cudnn::unavailable());
+    return Served::kNo;
+  }
   if (!aligned(p)) return Served::kNo;
   std::string reason;
   const cudnn::Handle handle = cudnn::handle(stream, &reason);
@@ -279,8 +285,9 @@ Served serve(const AttentionShape& s, bool backward, const Pointers& p, cudaStre
   Prepared& made = prepared(s, backward, handle);
   if (!made.refused.empty()) return Served::kNo;
 
+  const int64_t part_heads = made.part.kv_heads * (s.heads / s.kv_heads);
   const size_t workspace_bytes = round_up(static_cast<int64_t>(made.plan.workspace_bytes()), 256);
-  const size_t delta_bytes = backward ? 4 * made.part.batch * made.part.kv_heads * (s.heads / s.kv_heads) * s.tokens : 0;
+  const size_t delta_bytes = backward ? sizeof(float) * made.part.batch * part_heads * s.tokens : 0;
   char* workspace = nullptr;
   if (workspace_bytes + delta_bytes > 0) {
     workspace = static_cast<char*>(scratch(kScratchAttention, workspace_bytes + delta_bytes));

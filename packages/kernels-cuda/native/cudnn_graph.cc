@@ -167,7 +167,8 @@ Plan Plan::build(Graph graph, Handle handle, bool repeatable) {
   Plan plan;
   Descriptor whole = graph.create(Kind::kOperationGraph);
   graph.set(whole, Attribute::kGraphHandle, Type::kHandle, 1, &handle);
-  graph.set(whole, Attribute::kGraphOperations, Type::kDescriptor, static_cast<int64_t>(graph.operations_.size()), graph.operations_.data());
+  const auto operations = static_cast<int64_t>(graph.operations_.size());
+  graph.set(whole, Attribute::kGraphOperations, Type::kDescriptor, operations, graph.operations_.data());
   graph.finalize(whole);
   plan.failure_ = graph.failure_;
   if (!plan.failure_.empty()) return plan;
@@ -186,8 +187,10 @@ bool Plan::choose(Handle handle, Descriptor graph, Heuristics mode, bool repeata
   };
   Descriptor heuristics = nullptr;
   if (const Status s = descriptors_.create(Kind::kHeuristics, &heuristics)) return failed("heuristics", s);
-  if (const Status s = cudnn.set_attribute(heuristics, Attribute::kHeuristicsGraph, Type::kDescriptor, 1, &graph)) return failed("heuristics' graph", s);
-  if (const Status s = cudnn.set_attribute(heuristics, Attribute::kHeuristicsMode, Type::kHeuristicsMode, 1, &mode)) return failed("heuristics' mode", s);
+  if (const Status s = cudnn.set_attribute(heuristics, Attribute::kHeuristicsGraph, Type::kDescriptor, 1, &graph))
+    return failed("heuristics' graph", s);
+  if (const Status s = cudnn.set_attribute(heuristics, Attribute::kHeuristicsMode, Type::kHeuristicsMode, 1, &mode))
+    return failed("heuristics' mode", s);
   if (const Status s = cudnn.finalize(heuristics)) return failed("heuristics", s);
 
   Descriptor configs[kMaxConfigs];
@@ -230,7 +233,8 @@ bool Plan::compile(Handle handle, Descriptor config, bool repeatable) {
   }
   plan_ = plan;
   workspace_bytes_ = static_cast<size_t>(bytes);
-  description_ = name + ", workspace " + std::to_string(bytes) + " bytes";
+  description_ = name + ", workspace " + std::to_string(bytes) + " bytes, numerical notes";
+  for (int64_t i = 0; i < notes_count && i < kMaxNotes; i++) description_ += " " + std::to_string(notes[i]);
   return true;
 }
 
@@ -246,8 +250,9 @@ Status Plan::run(Handle handle, const Binding* bindings, size_t count, void* wor
   Descriptors own;
   Descriptor pack = nullptr;
   Status status = own.create(Kind::kVariantPack, &pack);
-  if (!status) status = cudnn.set_attribute(pack, Attribute::kPackIds, Type::kInt64, static_cast<int64_t>(count), ids);
-  if (!status) status = cudnn.set_attribute(pack, Attribute::kPackPointers, Type::kPointer, static_cast<int64_t>(count), pointers);
+  const auto n = static_cast<int64_t>(count);
+  if (!status) status = cudnn.set_attribute(pack, Attribute::kPackIds, Type::kInt64, n, ids);
+  if (!status) status = cudnn.set_attribute(pack, Attribute::kPackPointers, Type::kPointer, n, pointers);
   if (!status) status = cudnn.set_attribute(pack, Attribute::kPackWorkspace, Type::kPointer, 1, &workspace);
   if (!status) status = cudnn.finalize(pack);
   if (!status) status = cudnn.execute(handle, plan_, pack);

@@ -88,7 +88,7 @@ struct Binding {
 class Plan {
  public:
   // The first engine that cuDNN's heuristics propose and that compiles. `repeatable` passes over engines that say their results
-  // may differ between runs. nullptr-like (ready() false) on failure, with failure() set.
+  // may differ between runs. On failure ready() is false and failure() says why.
   static Plan build(Graph graph, Handle handle, bool repeatable);
 
   bool ready() const { return plan_ != nullptr; }
