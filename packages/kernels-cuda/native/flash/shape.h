@@ -1,0 +1,79 @@
+// What the attention kernels share: the shapes of a call, and how a kernel is launched with the shared memory it wants.
+//
+// Packed qkv [batch, tokens, (heads + 2 kv_heads) head_dim]: per token the query heads, then the key heads, then the value
+// heads; query head h reads key head h / group. A query i sees key j when (not causal or j <= i) and (window == 0 or
+// j > i - window).
+#pragma once
+#include "kernel.h"
+#include "philox.cuh"
+
+namespace ds {
+namespace flash {
+
+constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+
+struct Shape {
+  int batch, tokens, heads, kv_heads, head_dim, group;
+  int causal, window;
+  float scale;
+  // Dropout of probabilities; dropped == 0: none. An element of random word w stays, times `keep`, iff (w >> 8) >= dropped.
+  uint32_t dropped;
+  float keep;
+  PhiloxKey key;
+
+  __host__ __device__ int64_t token() const { return int64_t(heads + 2 * kv_heads) * head_dim; }
+  __host__ __device__ int64_t wide() const { return int64_t(heads) * head_dim; }
+  // Offsets within a token of qkv.
+  __host__ __device__ int64_t key_at(int kv) const { return int64_t(heads + kv) * head_dim; }
+  __host__ __device__ int64_t value_at(int kv) const { return int64_t(heads + kv_heads + kv) * head_dim; }
+  // Rows of statistics are padded, so that a block may read past the last token.
+  __host__ __device__ int padded() const { return (tokens + 127) / 128 * 128; }
+  __host__ __device__ bool sees(int i, int j) const {
+    return j < tokens && (!causal || j <= i) && (window == 0 || j > i - window);
+  }
+  // The keys that queries [i, i + n) see, and the queries that see keys [j, j + n), from the first to past the last.
+  __host__ __device__ int first_key(int i) const { return window == 0 || i < window ? 0 : i - window + 1; }
+  __host__ __device__ int last_key(int i, int n) const { return causal && i + n < tokens ? i + n : tokens; }
+  __host__ __device__ int first_query(int j) const { return causal ? j : 0; }
+  __host__ __device__ int last_query(int j, int n) const {
+    return window == 0 || tokens - window < j + n - 1 ? tokens : j + n - 1 + window;
+  }
+};
+
+inline int parts(int n, int size) { return (n + size - 1) / size; }
+
+// Per row of scores, padded() rows for each (batch, head): lse * log2 e (+infinity past the last token, so that a probability
+// made from it is 0) and delta = dy . y (0 there).
+struct Statistics {
+  float *lse, *delta;
+};
+
+// Launches `kernel` with `bytes` of dynamic shared memory, opting in where that is more than 48 KB.
+template <class... Parameters, class... Arguments>
+const char* start(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t bytes, cudaStream_t stream, Arguments... arguments) {
+  if (blocks > 0x7fffffff) return error_text("attention: %lld blocks of work are more than a launch takes", (long long)blocks);
+  if (bytes > 48 * 1024) {
+    const auto error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+    if (error != cudaSuccess) return cuda_error_text("attention's shared memory", error);
+  }
+  kernel<<<unsigned(blocks), threads, bytes, stream>>>(arguments...);
+  return nullptr;
+}
+
+// Through tensor cores: head_dim 64, 96, 128 or 256, no dropout, 16-byte aligned tensors, a positive scale.
+template <class T> const char* forward(const Shape& s, const T* qkv, T* y, float* lse, cudaStream_t stream);
+template <class T>
+const char* backward(const Shape& s, const T* dy, const T* qkv, const Statistics& rows, T* dqkv, cudaStream_t stream);
+
+// In f32 arithmetic without tensor cores: every head_dim up to kMostPlain, dropout, any alignment.
+constexpr int kMostPlain = 256;
+template <class T> const char* plain_forward(const Shape& s, const T* qkv, T* y, float* lse, cudaStream_t stream);
+template <class T>
+const char* plain_backward(const Shape& s, const T* dy, const T* qkv, const Statistics& rows, T* dqkv, cudaStream_t stream);
+
+// Fills `rows` for backward.
+template <class T>
+const char* statistics(const Shape& s, const T* dy, const T* y, const float* lse, const Statistics& rows, cudaStream_t stream);
+
+}  // namespace flash
+}  // namespace ds
