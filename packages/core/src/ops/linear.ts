@@ -93,6 +93,7 @@ export const linearOp = defineOp<LinearAttrs>({
       note: 'q, k and v side by side',
     },
     { inputs: [r.randn(5, 8), r.randn(6, 8), r.randn(3, 8), r.randn(6), r.randn(3)], attrs: { n: 2, hasBias: 1, layout: 0 } },
+    { inputs: [r.randn(2, 1, 16), r.randn(5, 16), r.randn(5)], attrs: { n: 1, hasBias: 1, layout: 0 }, note: 'few rows' },
     { inputs: [r.randn(70, 96), r.randn(200, 96), r.randn(200)], attrs: { n: 1, hasBias: 1, layout: 0 }, differentiable: [] },
   ],
 });

@@ -68,6 +68,8 @@ export const matmulOp = defineOp<MatmulAttrs>({
     { inputs: [r.randn(67, 129), r.randn(129, 53)], attrs: { transA: 0, transB: 0 }, differentiable: [], note: 'odd sizes' },
     { inputs: [r.randn(130, 65), r.randn(130, 97)], attrs: { transA: 1, transB: 0 }, differentiable: [], note: 'odd sizes, A transposed' },
     { inputs: [r.randn(1, 300), r.randn(75, 300)], attrs: { transA: 0, transB: 1 }, differentiable: [], note: 'one row' },
+    { inputs: [r.randn(1, 2184), r.randn(75, 2184)], attrs: { transA: 0, transB: 1 }, differentiable: [], note: 'one long row' },
+    { inputs: [r.randn(3, 1160), r.randn(77, 1160)], attrs: { transA: 0, transB: 1 }, differentiable: [], note: 'few long rows' },
     { inputs: [r.randn(3, 300), r.randn(300, 75)], attrs: { transA: 0, transB: 0 }, differentiable: [], note: 'few rows' },
   ],
 });

@@ -25,6 +25,7 @@ __device__ __forceinline__ void multiply(const T* x, int64_t ldx, const T* const
 #pragma unroll
     for (int r = 0; r < R; r++) w[u][r] = load_once(rows[r] + i + u * kStep);
   }
+  if constexpr (U > 1) __syncwarp();  // all lanes are here; keeps the compiler from spreading the loads out among their uses
 #pragma unroll
   for (int u = 0; u < U; u++) {
 #pragma unroll
@@ -57,9 +58,9 @@ __global__ void __launch_bounds__(32 * kWarps)
 #pragma unroll
     for (int r = 0; r < R; r++) sum[m][r] = 0;
   }
-  int64_t i = lane * V;
-  for (; i + (kUnroll - 1) * kStep < k; i += kUnroll * kStep) multiply<T, M, R, kUnroll>(x, ldx, rows, i, sum);
-  for (; i < k; i += kStep) multiply<T, M, R, 1>(x, ldx, rows, i, sum);
+  int64_t i = 0;
+  for (; i + kUnroll * kStep <= k; i += kUnroll * kStep) multiply<T, M, R, kUnroll>(x, ldx, rows, i + lane * V, sum);
+  for (i += lane * V; i < k; i += kStep) multiply<T, M, R, 1>(x, ldx, rows, i, sum);
 #pragma unroll
   for (int m = 0; m < M; m++) {
 #pragma unroll
