@@ -5,6 +5,8 @@ import {
   type FloatDType,
   type GradientTarget,
   type HostTensor,
+  hostTensor,
+  initialise,
   type Module,
   type Parameter,
   type ParameterStore,
@@ -12,6 +14,7 @@ import {
   type Tensor,
   unitsOf,
   WorldOfOne,
+  write,
 } from '@deepspeed-ts/core';
 import { type ExportContext, exportBytes, exportTensors, type StateKind } from './export.js';
 import { Gatherer } from './gatherer.js';
@@ -275,15 +278,16 @@ export class ZeroStore<Options> implements ParameterStore {
 }
 
 function initialValues<Options>({ seed = 0, initial }: ZeroStoreOptions<Options>): InitialValues {
-  return (name, parameter, start, count) => {
+  return (name, parameter, target, start) => {
     const given = initial?.(name, parameter);
-    if (!given) return parameter.init({ seed, name }, start, count);
+    if (!given) return initialise(parameter.init, { seed, name }, target, start);
     if (given.length !== parameter.numel) {
       throw new DeepSpeedError(
         'ERR_SHAPE',
         `[ZeroStore] ${name} has shape [${parameter.shape.join(', ')}], but ${given.length} initial values were given`,
       );
     }
-    return Float64Array.from({ length: count }, (_, i) => given[start + i]!);
+    const values = Float64Array.from({ length: target.numel }, (_, i) => given[start + i]!);
+    write(target, hostTensor(target.shape, target.dtype, values));
   };
 }

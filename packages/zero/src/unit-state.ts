@@ -5,13 +5,11 @@ import {
   empty,
   type FloatDType,
   fill,
-  hostTensor,
   launch,
   type Parameter,
   scope,
   Tensor,
   type Work,
-  write,
 } from '@deepspeed-ts/core';
 import type { Range, UnitLayout } from './layout.js';
 
@@ -26,8 +24,8 @@ export interface UnitStateOptions {
   readonly stateNames: readonly string[];
 }
 
-/** Values that a parameter begins with: elements `start` to `start + count`. */
-export type InitialValues = (name: string, parameter: Parameter, start: number, count: number) => Float64Array;
+/** Writes what a parameter begins with into `target`: its elements from `start` on. */
+export type InitialValues = (name: string, parameter: Parameter, target: Tensor, start: number) => void;
 
 /**
  * What one rank holds of one unit. The stage decides with three switches what is whole and what is the rank's slice:
@@ -175,9 +173,8 @@ export class UnitState {
   #initialise(target: Tensor, range: Range, initial: InitialValues): void {
     fill(target, 0);
     for (const { key, start, end } of this.layout.segments(range, (placement) => placement)) {
-      const values = initial(key.name, key.parameter, start - key.offset, end - start);
       const part = target.narrow(start - range.start, end - start);
-      write(part, hostTensor([end - start], target.dtype, values));
+      initial(key.name, key.parameter, part, start - key.offset);
       part.dispose();
     }
   }

@@ -1,9 +1,9 @@
 import type { FloatDType } from '../dtype.js';
 import type { GradientTarget } from '../ops/define-op.js';
-import { empty, fromHost } from '../tensor/create.js';
+import { empty } from '../tensor/create.js';
 import type { Device } from '../tensor/device.js';
-import { hostTensor } from '../tensor/host.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { initialise } from './init.js';
 import { type Module, namedParameters } from './module.js';
 import type { Parameter, ParameterStore } from './parameter.js';
 
@@ -36,8 +36,9 @@ export class LocalStore implements ParameterStore {
       for (const [name, parameter] of this.#names) {
         parameter.attach(this);
         this.#attached.add(parameter);
-        const values = parameter.init({ seed, name }, 0, parameter.numel);
-        this.#values.set(parameter, fromHost(device, hostTensor(parameter.shape, dtype, values), { kind: 'parameters' }).keep());
+        const values = empty(device, parameter.shape, dtype, { kind: 'parameters' }).keep();
+        this.#values.set(parameter, values);
+        initialise(parameter.init, { seed, name }, values, 0);
       }
     } catch (error) {
       this.dispose();

@@ -56,6 +56,12 @@ export const adamwOp = defineOp<AdamwAttrs>({
         note: 'with a bf16 copy',
       },
       {
+        inputs: [r.randn(5003), one],
+        attrs: { ...attrs, decoupled: 1 },
+        outputs: [r.randn(5003), r.randn(5003), r.uniform(0, 1, 5003), hostTensor([5003], 'f16')],
+        note: 'with an f16 copy',
+      },
+      {
         inputs: [r.randn(1037), hostTensor([1], 'f32', [Number.NaN])],
         attrs: { ...attrs, decoupled: 1 },
         outputs: state(),

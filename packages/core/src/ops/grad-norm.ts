@@ -1,7 +1,10 @@
 import { hostTensor } from '../tensor/host.js';
 import { defineOp } from './define-op.js';
 
-/** out f32 [1] = sum of x^2: doubles over chunks of 4,096 elements, chunks added in order, so the result never depends on threads. */
+/**
+ * out f32 [1] = sum of x^2: doubles over chunks of 4,096 elements, 16 running sums each, then trees over 1,024 chunks, so that
+ * the bits depend on the values alone: not on threads, machines or the kind of device.
+ */
 export const sumSquares = defineOp<Record<never, number>>({
   name: 'sum_squares',
   attrs: [],

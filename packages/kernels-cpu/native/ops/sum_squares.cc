@@ -1,5 +1,5 @@
-// out = sum of x^2. Double partials over fixed chunks of 4096 elements, added in index order, so that the value depends
-// on the data alone. Inside a chunk, 16 running sums, sum j covering the elements j mod 16, are combined as one binary
+// out = sum of x^2. Double partials over fixed chunks of 4096 elements, then binary trees over 1024 partials until one is
+// left, so that the value depends on the data alone. Inside a chunk, 16 running sums, sum j covering the elements j mod 16, are combined as one binary
 // tree; a float squared is exact in double, so every instruction set gives the same bits.
 #include "../lanes.h"
 
@@ -7,6 +7,7 @@ namespace ds {
 namespace DS_ISA_NS {
 
 constexpr int64_t kChunk = 4096;
+constexpr int64_t kGroup = 1024;  // partials that a tree combines
 constexpr int kDoubleParts = 16 / (VL / 2);  // registers of VL/2 doubles that make 16 sums
 constexpr int kVectors = 16 / VL;            // loads of VL floats that feed them
 
@@ -25,6 +26,15 @@ template <class T> DS_INLINE double chunk_sum(const T* x, int64_t n) {
   return hsum(sum[0]);
 }
 
+// The sum of the n doubles at x, which it overwrites, as one tree over kGroup of them, absent ones being zeros.
+DS_INLINE double tree_sum(double* x, int64_t n) {
+  for (int64_t half = kGroup / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half && i + half < n; i++) x[i] += x[i + half];
+    n = n < half ? n : half;
+  }
+  return x[0];
+}
+
 KERNEL(sum_squares, kFloats) {
   const View& x = c.in[0];
   const int64_t chunks = (x.numel + kChunk - 1) / kChunk;
@@ -39,9 +49,16 @@ KERNEL(sum_squares, kFloats) {
       }
     });
   });
-  double total = 0;
-  for (int64_t chunk = 0; chunk < chunks; chunk++) total += partial[chunk];
-  *c.out[0].as<float>() = (float)total;
+  int64_t count = chunks;
+  do {
+    const int64_t groups = (count + kGroup - 1) / kGroup;
+    for (int64_t group = 0; group < groups; group++) {
+      int64_t left = count - group * kGroup;
+      partial[group] = tree_sum(partial + group * kGroup, left < kGroup ? left : kGroup);
+    }
+    count = groups;
+  } while (count > 1);
+  *c.out[0].as<float>() = chunks == 0 ? 0 : (float)partial[0];
   return nullptr;
 }
 
