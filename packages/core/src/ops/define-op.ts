@@ -49,6 +49,11 @@ export interface OpDefinition<A extends Attrs> {
   infer(inputs: readonly TensorSpec[], attrs: A): TensorSpec[];
   /** The specification: a plain loop in doubles. Writes `outputs`, which hold the present contents. */
   reference(inputs: HostTensor[], attrs: A, outputs: HostTensor[]): void;
+  /**
+   * The op by other ops, for backends that have no kernel of it; without this, its reference runs. Borrowed tensors; what it
+   * makes beyond `outputs` it frees.
+   */
+  compose?(inputs: readonly Tensor[], attrs: A, outputs: readonly Tensor[]): void;
   /** Gradients of the inputs, by other ops. Absent: no gradient flows. */
   vjp?(context: VjpContext<A>): void;
   /** What `vjp` reads; everything else is freed after the forward pass. */

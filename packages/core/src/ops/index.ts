@@ -1,5 +1,6 @@
 // One line for each op file: `ops` is what the op contract walks.
 import { accumulate } from './accumulate.js';
+import { geluBackwardRecompute, swigluBackwardRecompute } from './activation-recompute.js';
 import { adagradOp } from './adagrad.js';
 import { adamwOp } from './adamw.js';
 import { addOp } from './add.js';
@@ -15,9 +16,12 @@ import { gradNorm, sumSquares } from './grad-norm.js';
 import { layerNormBackward, layerNormOp } from './layer-norm.js';
 import { columnSum, linearDw, linearDx, linearOp } from './linear.js';
 import { linearCrossEntropyBackward, linearCrossEntropyOp } from './linear-cross-entropy.js';
+import { linearGelu } from './linear-gelu.js';
 import { lionOp } from './lion.js';
 import { matmulOp } from './matmul.js';
+import { mlpOp } from './mlp.js';
 import { mulOp } from './mul.js';
+import { randomNormal, randomUniform } from './random-normal.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
 import { ropeOp } from './rope.js';
 import { scaleOp } from './scale.js';
@@ -42,17 +46,22 @@ export const ops: readonly Op<any>[] = [
   fillOp,
   geluOp,
   geluBackward,
+  geluBackwardRecompute,
   gradNorm,
   layerNormOp,
   layerNormBackward,
   linearOp,
   linearDw,
   linearDx,
+  linearGelu,
   linearCrossEntropyOp,
   linearCrossEntropyBackward,
   lionOp,
   matmulOp,
+  mlpOp,
   mulOp,
+  randomNormal,
+  randomUniform,
   rmsNormOp,
   rmsNormBackward,
   ropeOp,
@@ -63,6 +72,7 @@ export const ops: readonly Op<any>[] = [
   sumSquares,
   swigluOp,
   swigluBackward,
+  swigluBackwardRecompute,
 ];
 
 export { add } from './add.js';
@@ -77,6 +87,7 @@ export { layerNorm } from './layer-norm.js';
 export { type LinearLayout, linear } from './linear.js';
 export { linearCrossEntropy } from './linear-cross-entropy.js';
 export { matmul } from './matmul.js';
+export { type MlpActivation, mlp } from './mlp.js';
 export { mul } from './mul.js';
 export { Random } from './random-samples.js';
 export { rmsNorm } from './rms-norm.js';

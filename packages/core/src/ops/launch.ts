@@ -4,8 +4,8 @@ import type { Tensor } from '../tensor/tensor.js';
 import type { Attrs, Op } from './define-op.js';
 
 /**
- * Queues an op on existing outputs, outside autograd. Where the backend has no kernel for it, the reference runs on the host:
- * right, but it waits for the device.
+ * Queues an op on existing outputs, outside autograd. Where the backend has no kernel for it, it is composed of other ops, or
+ * the reference runs on the host: right, but it waits for the device.
  */
 export function launch<A extends Attrs>(op: Op<A>, inputs: readonly Tensor[], outputs: readonly Tensor[], attrs: A): void {
   const first = outputs[0]!;
@@ -26,6 +26,10 @@ export function launch<A extends Attrs>(op: Op<A>, inputs: readonly Tensor[], ou
   for (const key of op.attrs) values.push(attrs[key]!);
   if (backend.supports(op.name, types)) {
     backend.launch(op.name, inputs, outputs, values);
+    return;
+  }
+  if (op.compose) {
+    op.compose(inputs, attrs, outputs);
     return;
   }
   const results = outputs.map((tensor) => tensor.readSync());

@@ -1,4 +1,4 @@
-import { attention, dropout, gelu, rope, swiglu } from '../../ops/index.js';
+import { attention, dropout, mlp, rope } from '../../ops/index.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import { init } from '../init.js';
 import { fusedLinear, LayerNorm, Linear, RMSNorm } from '../layers.js';
@@ -62,10 +62,8 @@ export class MLP extends Module<[Tensor], Tensor> {
   }
 
   forward(x: Tensor): Tensor {
-    const { mlp, dropout: p } = this.#config;
-    const hidden = fusedLinear(x, this.#in);
-    const active = mlp === 'swiglu' ? swiglu(hidden) : gelu(hidden, mlp === 'gelu' ? 'none' : 'tanh');
-    return dropout(this.#out.forward(active), p.residual);
+    const { mlp: activation, layout, dropout: p } = this.#config;
+    return dropout(mlp(x, this.#in, this.#out, activation, layout), p.residual);
   }
 }
 
