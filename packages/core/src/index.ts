@@ -7,6 +7,7 @@ export type { AllocateOptions, Backend, BufferHandle, DeviceMemory, View } from 
 export { ReferenceBackend } from './backend/reference-backend.js';
 export { openBackend, registerBackend } from './backend/registry.js';
 export type { Communicator, ReduceOp, Work } from './comm/communicator.js';
+export { environmentNumber, placeFromEnvironment, type WorldPlace } from './comm/environment.js';
 export { WorldOfOne } from './comm/world-of-one.js';
 export * from './config/index.js';
 export { bytesOf, type DType, dtypes, type FloatDType, isFloat } from './dtype.js';

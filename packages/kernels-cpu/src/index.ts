@@ -2,9 +2,9 @@ import { registerBackend } from '@deepspeed-ts/core';
 import { CpuBackend } from './cpu-backend.js';
 import { loadNative } from './load.js';
 
+export { placeFromEnvironment, type WorldPlace } from '@deepspeed-ts/core';
 export { type ConnectOptions, connect } from './comm/connect.js';
 export { CpuCommunicator } from './comm/cpu-communicator.js';
-export { placeFromEnvironment, type WorldPlace } from './comm/environment.js';
 export { CpuBackend } from './cpu-backend.js';
 export { KernelError, type LoadAttempt, NativeLoadError } from './errors.js';
 export type { InstructionSet } from './native.js';

@@ -15,6 +15,8 @@ export interface CollectiveCase {
   /** The smaller tensor is a slice of the larger one. */
   readonly inPlace: boolean;
   readonly seed: number;
+  /** No NaNs among the inputs. */
+  readonly finite?: boolean;
 }
 
 const dtypes: readonly DType[] = ['f32', 'bf16', 'f16', 'i32', 'i64', 'u8'];
@@ -51,12 +53,12 @@ export function describeCase({ kind, dtype, op, count, root, shared, inPlace }: 
  * What a rank puts in: `slices` times `count` elements. Floats of many magnitudes, so that another order of sums shows, and now and
  * then a NaN, which must show in every reduction.
  */
-export function inputOf({ kind, dtype, count, seed }: CollectiveCase, rank: number, size: number): HostTensor {
+export function inputOf({ kind, dtype, count, seed, finite }: CollectiveCase, rank: number, size: number): HostTensor {
   const n = kind === 'reduceScatter' || kind === 'allToAll' ? size * count : count;
   const data = new Float64Array(n);
   for (let i = 0; i < n; i++) {
     const bits = mixed(i, seed * 64 + rank);
-    if (isFloat(dtype)) data[i] = bits % 997 === 0 ? Number.NaN : ((bits & 0xffff) / 0x8000 - 1) * 2 ** ((bits >>> 16) % 9);
+    if (isFloat(dtype)) data[i] = bits % 997 === 0 && !finite ? Number.NaN : ((bits & 0xffff) / 0x8000 - 1) * 2 ** ((bits >>> 16) % 9);
     else data[i] = dtype === 'u8' ? bits & 0xff : bits % 1_000_000;
   }
   return rounded(hostTensor([n], dtype, data));

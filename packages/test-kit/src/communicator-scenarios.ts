@@ -29,6 +29,8 @@ export interface ScenarioArgs {
   readonly open: string;
   readonly scenarios: readonly Scenario[];
   readonly cases?: readonly CollectiveCase[];
+  /** See CommunicatorContractOptions. */
+  readonly foreignDescriptors?: boolean;
 }
 
 export interface Stage extends OpenedRank {
@@ -38,12 +40,13 @@ export interface Stage extends OpenedRank {
 /** A rank of the communicator contract. */
 export default async function rank(context: RankContext<ScenarioArgs>): Promise<unknown> {
   const { default: open } = (await import(context.args.open)) as { default: OpenRank };
-  const before = held();
+  const { foreignDescriptors = false } = context.args;
+  const before = held(foreignDescriptors);
   const { communicator, device } = await open();
   const results: Record<string, unknown> = {};
   for (const name of context.args.scenarios) results[name] = await scenarios[name]({ communicator, device, context });
   await communicator.close();
-  return { results, liveBuffers: device.liveBuffers, leftOver: held().filter((item) => !before.includes(item)) };
+  return { results, liveBuffers: device.liveBuffers, leftOver: held(foreignDescriptors).filter((item) => !before.includes(item)) };
 }
 
 export const scenarios = {
@@ -201,7 +204,7 @@ function raw(tensor: Tensor): Promise<Uint8Array> {
 }
 
 /** Sockets, event descriptors, threads of collectives and shared mappings that this process holds: what close() must give back. */
-function held(): string[] {
+function held(foreignDescriptors: boolean): string[] {
   const read = (path: string, how: (path: string) => string): string => {
     try {
       return how(path);
@@ -212,8 +215,9 @@ function held(): string[] {
   const descriptors = readdirSync('/proc/self/fd').map((fd) => read(`/proc/self/fd/${fd}`, readlinkSync));
   const threads = readdirSync('/proc/self/task').map((id) => read(`/proc/self/task/${id}/comm`, (path) => readFileSync(path, 'utf8')));
   const maps = readFileSync('/proc/self/maps', 'utf8').split('\n');
+  const own = foreignDescriptors ? /deepspeed-ts-link/ : /^socket|eventfd|deepspeed-ts-link/;
   return [
-    `${descriptors.filter((target) => /^socket|eventfd|deepspeed-ts-link/.test(target)).length} sockets and event descriptors`,
+    `${descriptors.filter((target) => own.test(target)).length} sockets and event descriptors`,
     `${threads.filter((name) => name.startsWith('ds-comm')).length} threads`,
     `${maps.filter((line) => line.includes('deepspeed-ts-link')).length} links`,
   ];

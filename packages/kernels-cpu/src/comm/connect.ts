@@ -1,7 +1,13 @@
-import { type Communicator, RendezvousError, WorldOfOne } from '@deepspeed-ts/core';
+import {
+  type Communicator,
+  environmentNumber,
+  placeFromEnvironment,
+  RendezvousError,
+  WorldOfOne,
+  type WorldPlace,
+} from '@deepspeed-ts/core';
 import { loadNative } from '../load.js';
 import { CpuCommunicator } from './cpu-communicator.js';
-import { placeFromEnvironment, type WorldPlace, whole } from './environment.js';
 
 export interface ConnectOptions extends Partial<WorldPlace> {
   /** Milliseconds for all ranks to arrive. Default: DEEPSPEED_TS_RENDEZVOUS_TIMEOUT, else one minute. */
@@ -34,8 +40,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Communicato
     port: place.masterPort,
     hostId: hostId(env, rank),
     job: place.job,
-    rendezvousMs: options.timeoutMs ?? whole(env, 'DEEPSPEED_TS_RENDEZVOUS_TIMEOUT', rank, 60_000),
-    silenceMs: options.silenceMs ?? whole(env, 'DEEPSPEED_TS_COMM_TIMEOUT', rank, 600_000),
+    rendezvousMs: options.timeoutMs ?? environmentNumber(env, 'DEEPSPEED_TS_RENDEZVOUS_TIMEOUT', rank, 60_000),
+    silenceMs: options.silenceMs ?? environmentNumber(env, 'DEEPSPEED_TS_COMM_TIMEOUT', rank, 600_000),
   };
   const { comm } = loadNative();
   try {

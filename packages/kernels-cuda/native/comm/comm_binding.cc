@@ -157,8 +157,8 @@ Napi::Value Submit(const Napi::CallbackInfo& info) {
   if (op.dtype < 0 || op.dtype >= kDTypes) return raise(env, "BAD_ARGUMENT", "collective: unknown dtype"), env.Undefined();
   if (op.kind != OpKind::kBarrier) {
     op.input = static_cast<const char*>(device_range(env, integer(info, 6), number(info, 7), number(info, 8), "collective"));
-    if (op.input) op.output = static_cast<char*>(device_range(env, integer(info, 9), number(info, 10), number(info, 11), "collective"));
-    if (!op.output) return env.Undefined();
+    if (!env.IsExceptionPending()) op.output = static_cast<char*>(device_range(env, integer(info, 9), number(info, 10), number(info, 11), "collective"));
+    if (env.IsExceptionPending()) return env.Undefined();
   }
   expect_event(env, *group);
   return Napi::Number::New(env, double(group->group->submit(op)));

@@ -1,4 +1,4 @@
-import { RendezvousError } from '@deepspeed-ts/core';
+import { RendezvousError } from '../errors.js';
 
 /** Where a process stands among the processes of a run. */
 export interface WorldPlace {
@@ -63,25 +63,25 @@ const defaultPort = 29500;
 export function placeFromEnvironment(env: Environment = process.env): WorldPlace {
   const launcher = launchers.find(({ rank }) => env[rank] !== undefined);
   if (!launcher) {
-    const size = whole(env, 'WORLD_SIZE', -1, 1);
+    const size = environmentNumber(env, 'WORLD_SIZE', -1, 1);
     if (size > 1)
       throw new RendezvousError(-1, `WORLD_SIZE=${size}, but RANK is not set: give every process its own RANK from 0 to ${size - 1}`);
     return { rank: 0, size: 1, localRank: 0, masterAddr: '127.0.0.1', masterPort: defaultPort, job: '' };
   }
-  const rank = whole(env, launcher.rank, -1);
-  const size = whole(env, launcher.size, rank);
+  const rank = environmentNumber(env, launcher.rank, -1);
+  const size = environmentNumber(env, launcher.size, rank);
   if (size < 1) throw new RendezvousError(rank, `${launcher.size}=${size}: a world has at least one rank`);
   if (rank >= size)
     throw new RendezvousError(
       rank,
       `${launcher.rank}=${rank} is not a rank of a world of ${size} (${launcher.size}): ranks go from 0 to ${size - 1}`,
     );
-  const masterPort = whole(env, 'MASTER_PORT', rank, defaultPort);
+  const masterPort = environmentNumber(env, 'MASTER_PORT', rank, defaultPort);
   if (masterPort < 1 || masterPort > 65535) throw new RendezvousError(rank, `MASTER_PORT=${masterPort} is not a TCP port: use 1 to 65535`);
   return {
     rank,
     size,
-    localRank: whole(env, launcher.localRank, rank, 0),
+    localRank: environmentNumber(env, launcher.localRank, rank, 0),
     masterAddr: masterAddress(env, launcher, rank, size),
     masterPort,
     job: launcher.job
@@ -110,7 +110,7 @@ export function firstNode(list: string): string {
 }
 
 /** A whole number, not negative. Without `fallback` it must be there. */
-export function whole(env: Environment, name: string, rank: number, fallback?: number): number {
+export function environmentNumber(env: Environment, name: string, rank: number, fallback?: number): number {
   const text = name ? env[name] : undefined;
   if (text === undefined || text === '') {
     if (fallback !== undefined) return fallback;
