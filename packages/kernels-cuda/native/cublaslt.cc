@@ -10,6 +10,7 @@ namespace {
 
 struct Opened {
   lt::Table table = {};
+  std::string path;
   std::string reason;  // why it is not usable
 
   Opened() {
@@ -43,9 +44,15 @@ struct Opened {
                "; CUDA 12 or later is needed, set DEEPSPEED_TS_CUBLASLT_PATH to the folder of a newer library";
       return;
     }
-    if (const lt::Status status = t.create(&t.handle)) {
-      reason = "cuBLASLt (" + library.path + ") could not be set up on this device: " + t.status_string(status);
-      t.handle = nullptr;
+    path = library.path;
+  }
+
+  // On the device that is current, so not before the first product: a report may be asked for by any thread.
+  void create_handle() {
+    if (table.handle || !reason.empty()) return;
+    if (const lt::Status status = table.create(&table.handle)) {
+      reason = "cuBLASLt (" + path + ") could not be set up on this device: " + table.status_string(status);
+      table.handle = nullptr;
     }
   }
 };
@@ -57,7 +64,10 @@ Opened& opened() {
 
 }  // namespace
 
-const lt::Table* cublaslt() { return opened().reason.empty() ? &opened().table : nullptr; }
+const lt::Table* cublaslt() {
+  opened().create_handle();
+  return opened().reason.empty() ? &opened().table : nullptr;
+}
 
 const char* cublaslt_unavailable() { return opened().reason.empty() ? nullptr : opened().reason.c_str(); }
 

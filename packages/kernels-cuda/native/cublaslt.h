@@ -83,7 +83,8 @@ struct Table {
 
 }  // namespace lt
 
-// The library with a handle on the current device, opened by the first call; nullptr: cublaslt_unavailable() says why.
+// The library with a handle on the current device, opened by the first call; nullptr: cublaslt_unavailable() says why. For the
+// dispatcher's thread.
 const lt::Table* cublaslt();
 
 // For reports: nullptr when usable, else why not ("libcublasLt.so.13 was not found ...").
