@@ -7,6 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() {
   cat <<'TEXT'
 bash run.sh test [vitest arguments]    the GPU tests; skipped with a message where there is no GPU
+bash run.sh ops [names]                the op contract with a process for each op
 bash run.sh bench gpu [options]        training steps through the engine (--shape --batch --stage --precision --world --steps --checkpoint)
 bash run.sh bench kernels [names]      each kernel beside the GPU's copy bandwidth and matmul rate
 bash run.sh bench peers [train ...|kernels]   PyTorch on the same work, where python3 has it
@@ -60,7 +61,23 @@ describe() {
 vitest() { node node_modules/vitest/vitest.mjs "$@"; }
 script() { node --conditions=@deepspeed-ts/source --import tsx "$@"; }
 
-tests() { vitest run packages/test-kit/src/cuda packages/kernels-cuda "$@"; }
+tests() {
+  local status=0
+  vitest run packages/test-kit/src/cuda packages/kernels-cuda "$@" || status=1
+  # Alone, because it takes all of the GPU's memory.
+  [ $# -gt 0 ] || DEEPSPEED_TS_TEST_EXHAUSTION=1 vitest run packages/test-kit/src/cuda/memory.test.ts || status=1
+  return $status
+}
+
+# The op contract with a process for each op: a kernel that breaks the device fails alone.
+ops() {
+  local names
+  names=$(node --conditions=@deepspeed-ts/source --import tsx --input-type=module \
+    -e "import('$PWD/packages/core/src/index.ts').then(({ ops }) => console.log(ops.map((op) => op.name).join('\n')))")
+  export -f vitest
+  for name in ${*:-$names}; do echo "$name"; done | xargs -P 6 -I{} bash -c \
+    'if out=$(vitest run packages/test-kit/src/cuda/ops.test.ts -t "computes {} in" 2>&1); then echo "ok      {}"; else echo "FAILED  {}"; grep -E "Error:|element|✗|×" <<<"$out" | sort -u | head -12; fi'
+}
 
 sanitize() {
   command -v compute-sanitizer >/dev/null || { echo 'compute-sanitizer is not on the PATH (it comes with the CUDA toolkit)' >&2; return 1; }
@@ -114,6 +131,7 @@ unpack
 find_wheels
 describe
 case $command in
+  ops) ops "$@" ;;
   test) tests "$@" ;;
   bench) bench "$@" ;;
   sanitize) sanitize "$@" ;;

@@ -23,7 +23,8 @@ describe.skipIf(gpus() === 0)("a GPU's memory", () => {
     expect(device.liveBuffers).toBe(0);
   });
 
-  test('can be used up piece by piece, given back, and used again', async () => {
+  // It takes the memory of every other test on the same GPU, so it waits to be asked for.
+  test.runIf(process.env.DEEPSPEED_TS_TEST_EXHAUSTION)('can be used up piece by piece, given back, and used again', async () => {
     const device = new Device(cudaBackend());
     const held: Tensor[] = [];
     const piece = Math.floor(cudaDevices()[0]!.memory / 16 / 4);
@@ -31,8 +32,7 @@ describe.skipIf(gpus() === 0)("a GPU's memory", () => {
       for (;;) held.push(zeros(device, [piece], 'f32'));
     }).toThrow(OutOfMemoryError);
     expect(held.length).toBeGreaterThan(4);
-    const last = held.at(-1)!;
-    const end = last.narrow(piece - 4, 4);
+    const end = held.at(-1)!.narrow(piece - 4, 4);
     expect((await end.read()).data).toEqual(new Float64Array(4));
     end.dispose();
     const count = held.length;
