@@ -1,4 +1,6 @@
 import { type Argument, apply } from '../autograd/apply.js';
+import { isRecording } from '../autograd/mode.js';
+import { Parameter } from '../nn/parameter.js';
 import { type HostTensor, hostTensor } from '../tensor/host.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { columns, expect, expectFloat, rowsOf } from './check.js';
@@ -98,9 +100,69 @@ export const linearCrossEntropyBackward = defineOp<{ ignoreIndex: number; accumu
     }),
 });
 
+/**
+ * The same loss with the gradients made in the same pass, where the backend prefers that: the logits are computed and read once
+ * for all. Outputs loss f32 [], valid f32 [] (labels that are not ignoreIndex), and the gradients of the sum of the rows' losses:
+ * dx like x, dw f32 [V, C]. Backward scales them by dloss / valid.
+ */
+export const linearCrossEntropyFused = defineOp<{ ignoreIndex: number }>({
+  name: 'linear_cross_entropy_fused',
+  attrs: ['ignoreIndex'],
+  infer([x, w, labels], attrs) {
+    const [loss] = linearCrossEntropyOp.infer([x!, w!, labels!], attrs);
+    return [loss!, loss!, { shape: x!.shape, dtype: x!.dtype }, { shape: w!.shape, dtype: 'f32' }];
+  },
+  reference([x, w, labels], { ignoreIndex }, [loss, valid, dx, dw]) {
+    const lse = hostTensor([rowsOf(x!)], 'f32');
+    linearCrossEntropyOp.reference([x!, w!, labels!], { ignoreIndex }, [loss!, lse]);
+    valid!.data[0] = labels!.data.reduce((n, label) => n + Number(label !== ignoreIndex), 0);
+    // A dloss of `valid` undoes the mean.
+    linearCrossEntropyBackward.reference([valid!, x!, w!, labels!, lse], { ignoreIndex, accumulate: 0 }, [dx!, dw!]);
+  },
+  saves: { outputs: [1, 2, 3] },
+  vjp({ output, grad, into }) {
+    const [dx, dw] = [into(0), into(1)];
+    launch(linearCrossEntropyFusedBackward, [grad(0)!, output(1), output(2), output(3)], [dx.tensor, dw.tensor], {
+      accumulate: dw.accumulate,
+    });
+  },
+  samples: (r) => linearCrossEntropyOp.samples(r),
+});
+
+/** Inputs dloss f32 [], valid f32 [], dx, dw f32; outputs dx and dw times dloss / valid (the latter added to when accumulate). */
+export const linearCrossEntropyFusedBackward = defineOp<{ accumulate: number }>({
+  name: 'linear_cross_entropy_fused_backward',
+  attrs: ['accumulate'],
+  infer: ([, , dx, dw]) => [dx!, dw!].map(({ shape, dtype }) => ({ shape, dtype })),
+  reference([dloss, valid, dx, dw], { accumulate }, [toDx, toDw]) {
+    const scale = valid!.data[0] === 0 ? 0 : dloss!.data[0]! / valid!.data[0]!;
+    for (const [i, value] of dx!.data.entries()) toDx!.data[i] = value * scale;
+    for (const [i, value] of dw!.data.entries()) toDw!.data[i] = value * scale + (accumulate ? toDw!.data[i]! : 0);
+  },
+  samples: (r) =>
+    [0, 1].map((accumulate) => ({
+      inputs: [hostTensor([], 'f32', [1.7]), hostTensor([], 'f32', [13]), r.randn(150, 33), r.randn(301, 33)],
+      attrs: { accumulate },
+      outputs: [r.randn(150, 33), r.randn(301, 33)],
+    })),
+});
+
 /** Mean cross-entropy (nats) of a language model's head. A label equal to `ignoreIndex` counts for nothing. */
 export function linearCrossEntropy(x: Argument, w: Argument, labels: Tensor, ignoreIndex = -100): Tensor {
-  return apply(linearCrossEntropyOp, [x, w, labels], { ignoreIndex })[0]!;
+  const supported = () => {
+    const types = linearCrossEntropyFused.infer([x, w, labels], { ignoreIndex }).map(({ dtype }) => dtype);
+    return labels.device.backend.supports(linearCrossEntropyFused.name, [x.dtype, w.dtype, labels.dtype, ...types]);
+  };
+  if (!isRecording() || !wantsGradient(x) || !wantsGradient(w) || !supported()) {
+    return apply(linearCrossEntropyOp, [x, w, labels], { ignoreIndex })[0]!;
+  }
+  const [loss, ...kept] = apply(linearCrossEntropyFused, [x, w, labels], { ignoreIndex });
+  for (const tensor of kept) tensor.dispose(); // backward holds them, and frees dw (as large as w) as soon as it has run
+  return loss!;
+}
+
+function wantsGradient(argument: Argument): boolean {
+  return argument instanceof Parameter ? argument.requiresGrad : argument.node !== null;
 }
 
 function logitsOf(x: HostTensor, w: HostTensor, row: number): Float64Array {
