@@ -55,6 +55,8 @@ export async function joinMeeting(identity: Identity, place: MeetingPlace): Prom
   const deadline = Date.now() + timeoutMs;
   const link = new SocketLink(await call(rank, place, deadline));
   let known = false;
+  // The host may be a message ahead.
+  const arrived = new Map<number, Buffer>();
   const waiting = new Map<number, (payload: Buffer) => void>();
   let refuse: (reason: unknown) => void = () => {};
   const refusal = new Promise<never>((_, reject) => {
@@ -73,6 +75,7 @@ export async function joinMeeting(identity: Identity, place: MeetingPlace): Prom
       if (type === MessageType.refused) return refused(text(payload));
       // What comes after the go-ahead is for the control plane.
       if (type === MessageType.go) link.listen(null);
+      arrived.set(type, Buffer.from(payload));
       waiting.get(type)?.(payload);
     },
     ended: (reason) => (known ? refused(`rank ${rank} lost ${where}: ${reason}`) : foreign(reason)),
@@ -80,7 +83,11 @@ export async function joinMeeting(identity: Identity, place: MeetingPlace): Prom
   const receive = async (type: number, milliseconds: number, late: () => void): Promise<Buffer> => {
     const timer = setTimeout(late, milliseconds);
     try {
-      return await Promise.race([new Promise<Buffer>((resolve) => waiting.set(type, resolve)), refusal]);
+      const message = new Promise<Buffer>((resolve) => {
+        if (arrived.has(type)) resolve(arrived.get(type)!);
+        else waiting.set(type, resolve);
+      });
+      return await Promise.race([message, refusal]);
     } catch (error) {
       await link.close();
       throw error;
