@@ -190,7 +190,7 @@ template <bool Layer, class T, class W> static void launch_norm(cudaStream_t str
   else if (vectors <= 256 * 4)
     norm_forward<Layer, 256, 4><<<rows, 256, 0, stream>>>(p);
   else
-    norm_forward<Layer, 1024, 4><<<rows, 1024, 0, stream>>>(p);
+    norm_forward<Layer, 512, 8><<<rows, 512, 0, stream>>>(p);
 }
 
 // The kernel of both ops, whose shapes are checked: inputs x, w, (b), (residual); outputs y, stats, (h).

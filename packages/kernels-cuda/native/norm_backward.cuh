@@ -21,9 +21,11 @@ template <class T, class W> struct NormBackward {
 
 // R rows as they are stored, V vectors a thread; rows and columns that there are not are zero.
 template <int R, int V, class T> struct NormRows {
-  Pack<T, kVector<T>> dy[R][V], h[R][V], dh[R][V];
+  Pack<T, kVector<T>> dy[R][V], h[R][V];
   float mean[R], rstd[R];
 };
+
+__device__ __forceinline__ void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
 template <bool Layer, int kThreads, int R, int V, class T, class W>
 __device__ __forceinline__ void load_rows(NormRows<R, V, T>& to, const NormBackward<T, W>& p, int64_t row, int64_t end) {
@@ -35,11 +37,11 @@ __device__ __forceinline__ void load_rows(NormRows<R, V, T>& to, const NormBackw
 #pragma unroll
     for (int v = 0; v < V; v++) {
       const int i = (v * kThreads + int(threadIdx.x)) * N;
-      to.dy[r][v] = to.h[r][v] = to.dh[r][v] = Pack<T, N>{};
+      to.dy[r][v] = to.h[r][v] = Pack<T, N>{};
       if (real && i < p.cols) {
         to.dy[r][v] = load_pack<N>(p.dy + start + i);
         to.h[r][v] = load_pack<N>(p.h + start + i);
-        if (p.dh != nullptr) to.dh[r][v] = load_pack<N>(p.dh + start + i);
+        if (p.dh != nullptr) prefetch(p.dh + start + i);  // into the cache only: registers are full
       }
     }
     to.mean[r] = to.rstd[r] = 0;
@@ -62,9 +64,13 @@ template <int K, int kThreads> __device__ __forceinline__ void sum_over_block(fl
   __syncthreads();
 #pragma unroll
   for (int k = 0; k < K; k++) {
-    x[k] = room[k][0];
+    if constexpr (kWarps <= 8) {
+      x[k] = room[k][0];
 #pragma unroll
-    for (int warp = 1; warp < kWarps; warp++) x[k] += room[k][warp];
+      for (int warp = 1; warp < kWarps; warp++) x[k] += room[k][warp];
+    } else {  // fewer registers than so many loads
+      x[k] = warp_reduce(threadIdx.x % 32 < kWarps ? room[k][threadIdx.x % 32] : 0.0f, Sum{});
+    }
   }
 }
 
@@ -87,6 +93,16 @@ __global__ void __launch_bounds__(kThreads, 512 / kThreads) norm_backward(const 
   for (int64_t row = first; row < end; row += R, turn ^= 1) {
     now = next;
     load_rows<Layer, kThreads>(next, p, row + R, end);
+    Pack<T, N> dh[R][V];  // needed behind the barrier
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+#pragma unroll
+      for (int v = 0; v < V; v++) {
+        const int i = (v * kThreads + int(threadIdx.x)) * N;
+        dh[r][v] = Pack<T, N>{};
+        if (p.dh != nullptr && row + r < end && i < p.cols) dh[r][v] = load_pack<N>(p.dh + (row + r) * p.cols + i);
+      }
+    }
     float sums[K] = {};  // of g xhat, then of g
 #pragma unroll
     for (int r = 0; r < R; r++) {
@@ -116,7 +132,7 @@ __global__ void __launch_bounds__(kThreads, 512 / kThreads) norm_backward(const 
         float d[N], h[N], through[N];
         unpack(now.dy[r][v], d);
         unpack(now.h[r][v], h);
-        unpack(now.dh[r][v], through);
+        unpack(dh[r][v], through);
 #pragma unroll
         for (int k = 0; k < N; k++) {
           const float xhat = (Layer ? h[k] - now.mean[r] : h[k]) * now.rstd[r], g = d[k] * w[v][k];
@@ -168,16 +184,23 @@ template <bool Layer, class T, class W> __global__ void __launch_bounds__(256) n
   }
 }
 
+// The gradients of w and b, of which a launch may make one or both (blockIdx.y).
+template <class T> struct WeightGradients {
+  T* out[2];
+  bool accumulate[2];
+};
+
 // out[j] = (accumulate ? out[j] : 0) + sum over lines of partial[line * stride + j]: a warp's lanes are columns, its block's 32
 // warps take every 32nd line each, and their sums are added in order.
 template <class T>
-__global__ void __launch_bounds__(1024) add_lines(int cols, int lines, int stride, const float* partial, T* out, bool accumulate) {
+__global__ void __launch_bounds__(1024) add_lines(int cols, int lines, int stride, const float* partial, WeightGradients<T> to) {
   __shared__ float room[32][33];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, j = blockIdx.x * 32 + lane;
+  const float* column = partial + blockIdx.y * cols + j;
   float sum = 0;
   if (j < cols) {
-#pragma unroll 4
-    for (int line = warp; line < lines; line += 32) sum += partial[int64_t(line) * stride + j];
+#pragma unroll 8
+    for (int line = warp; line < lines; line += 32) sum += column[int64_t(line) * stride];
   }
   room[warp][lane] = sum;
   __syncthreads();
@@ -185,6 +208,8 @@ __global__ void __launch_bounds__(1024) add_lines(int cols, int lines, int strid
   sum = 0;
 #pragma unroll
   for (int k = 0; k < 32; k++) sum += room[k][lane];
+  T* out = blockIdx.y == 0 ? to.out[0] : to.out[1];
+  const bool accumulate = blockIdx.y == 0 ? to.accumulate[0] : to.accumulate[1];
   out[j] = from_float<T>(accumulate ? to_float(out[j]) + sum : sum);
 }
 
@@ -244,12 +269,15 @@ template <bool Layer> static const char* run_norm_backward(const Call& c) {
     });
   });
   if (error != nullptr) return error;
-  for (int k = 0; k < (Layer ? 2 : 1); k++) {
-    const View& out = c.out[1 + k];
-    by_float(out.dtype, [&](auto t) {
+  const int gradients = Layer ? 2 : 1;
+  const bool together = Layer && c.out[1].dtype == c.out[gradients].dtype;
+  for (int k = 0; k < (together ? 1 : gradients); k++) {
+    by_float(c.out[1 + k].dtype, [&](auto t) {
       using T = typename decltype(t)::type;
-      add_lines<<<unsigned((cols + 31) / 32), 1024, 0, c.stream>>>(int(cols), int(groups), int(line), lines + k * cols, out.as<T>(),
-                                                                    c.attrs[k] != 0);
+      const int other = together ? 1 : k;
+      const WeightGradients<T> to = {{c.out[1 + k].as<T>(), c.out[1 + other].as<T>()}, {c.attrs[k] != 0, c.attrs[other] != 0}};
+      const dim3 grid(unsigned((cols + 31) / 32), together ? 2 : 1);
+      add_lines<<<grid, 1024, 0, c.stream>>>(int(cols), int(groups), int(line), lines + k * cols, to);
     });
   }
   return nullptr;
