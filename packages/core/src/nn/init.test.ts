@@ -1,12 +1,13 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ReferenceBackend } from '../backend/reference-backend.js';
+import type { DType } from '../dtype.js';
 import { empty } from '../tensor/create.js';
 import { Device } from '../tensor/device.js';
 import { type Initializer, init, initialise } from './init.js';
 
 class HostOnly extends ReferenceBackend {
-  override supports(op: string): boolean {
-    return super.supports(op) && !op.startsWith('random_');
+  override supports(op: string, dtypes: readonly DType[]): boolean {
+    return super.supports(op, dtypes) && !op.startsWith('random_');
   }
 }
 
