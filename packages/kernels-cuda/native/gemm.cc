@@ -9,7 +9,8 @@ namespace ds {
 namespace {
 
 const char* check(const Gemm& g) {
-  if (g.in_dtype != F32 && g.in_dtype != BF16 && g.in_dtype != F16) return error_text("gemm: inputs of a float dtype, got code %d", g.in_dtype);
+  if (g.in_dtype != F32 && g.in_dtype != BF16 && g.in_dtype != F16)
+    return error_text("gemm: inputs of a float dtype, got code %d", g.in_dtype);
   if (g.out_dtype != g.in_dtype && g.out_dtype != F32)
     return error_text("gemm: an output of the inputs' dtype (code %d) or f32, got code %d", g.in_dtype, g.out_dtype);
   if (g.batch > 1 && g.epilogue != Epilogue::kNone) return "gemm: a batch takes no epilogue";

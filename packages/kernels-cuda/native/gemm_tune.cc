@@ -116,9 +116,9 @@ void print(const Gemm& g, const Plan& plan, int candidate, float milliseconds, c
   t.algorithm_get(algorithm, lt::kAlgorithmSplitK, &split, sizeof split, &written);
   const double work = 2.0 * double(g.m) * double(g.n) * double(g.k) * double(g.batch);
   fprintf(stderr, "gemm %lldx%lldx%lld b%lld %c%c dtype %d>%d beta %g epilogue %d: #%d id %d tile %d splitK %d %.4f ms %.0f TFLOP/s %s\n",
-          (long long)g.m, (long long)g.n, (long long)g.k, (long long)g.batch, g.transpose_a ? 'T' : 'N', g.transpose_b ? 'T' : 'N', g.in_dtype,
-          g.out_dtype, double(g.beta), int(g.epilogue), candidate, id, tile, split, double(milliseconds), work / double(milliseconds) * 1e-9,
-          verdict);
+          (long long)g.m, (long long)g.n, (long long)g.k, (long long)g.batch, g.transpose_a ? 'T' : 'N', g.transpose_b ? 'T' : 'N',
+          g.in_dtype, g.out_dtype, double(g.beta), int(g.epilogue), candidate, id, tile, split, double(milliseconds),
+          work / double(milliseconds) * 1e-9, verdict);
 }
 
 void choose(Plan& plan, Trial& trial, void* workspace, cudaEvent_t begin, cudaEvent_t end) {

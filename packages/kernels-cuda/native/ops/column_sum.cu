@@ -24,7 +24,8 @@ int64_t chunk_rows(int64_t rows, int64_t columns) {
 
 // partial [chunks, columns]: row r of a chunk belongs to warp r % 8, and the warps' sums are added in order. A lane has V columns.
 template <class T, int V>
-__global__ void __launch_bounds__(32 * kWarps) chunk_sums(const T* x, int64_t ld, int64_t rows, int64_t columns, int64_t chunk, float* partial) {
+__global__ void __launch_bounds__(32 * kWarps)
+    chunk_sums(const T* x, int64_t ld, int64_t rows, int64_t columns, int64_t chunk, float* partial) {
   constexpr int kTile = 32 * V, kUnroll = 8;
   __shared__ float room[kWarps][kTile];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -74,7 +75,8 @@ __global__ void __launch_bounds__(32 * kWarps) chunk_sums(const T* x, int64_t ld
 }
 
 // out = sums of the chunks. A block has 32 columns; warp w takes chunks w, w + 32, .. and the warps are added in order.
-__global__ void __launch_bounds__(1024) sum_chunks(const float* partial, int64_t chunks, int64_t columns, ColumnPieces pieces, bool accumulate) {
+__global__ void __launch_bounds__(1024)
+    sum_chunks(const float* partial, int64_t chunks, int64_t columns, ColumnPieces pieces, bool accumulate) {
   __shared__ float room[32][33];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t column = blockIdx.x * 32 + int64_t(lane);

@@ -44,7 +44,8 @@ __device__ __forceinline__ void multiply(const T* x, int64_t ldx, const T* const
 // R rows of the weight a warp: two share the conversions of x, where there is more than one row of it.
 template <class T, class TC, int M, int R>
 __global__ void __launch_bounds__(32 * kWarps)
-    few_rows(const T* x, int64_t ldx, const T* w, int64_t ldw, TC* y, int64_t ldy, const T* bias, int64_t n, int64_t k, float alpha, float beta) {
+    few_rows(const T* x, int64_t ldx, const T* w, int64_t ldw, TC* y, int64_t ldy, const T* bias, int64_t n, int64_t k, float alpha,
+             float beta) {
   constexpr int V = kVector<T>, kUnroll = 8 / R, kStep = 32 * V;
   const int lane = threadIdx.x % 32;
   const int64_t j = (blockIdx.x * int64_t(kWarps) + threadIdx.x / 32) * R;

@@ -35,8 +35,10 @@ template <class T, class TC> void launch(const Gemm& g, cudaStream_t stream) {
   for (int64_t first = 0; first < g.batch; first += kMostBatch) {
     const int64_t count = g.batch - first < kMostBatch ? g.batch - first : kMostBatch;
     const dim3 grid(unsigned((g.n + 31) / 32), unsigned(row_blocks < 65535 ? row_blocks : 65535), unsigned(count));
-    plain<T, TC><<<grid, block, 0, stream>>>(static_cast<const T*>(g.a) + first * g.stride_a, static_cast<const T*>(g.b) + first * g.stride_b,
-                                             static_cast<TC*>(g.c) + first * g.stride_c, g.m, g.n, g.k, s, g.alpha, g.beta);
+    const T* a = static_cast<const T*>(g.a) + first * g.stride_a;
+    const T* b = static_cast<const T*>(g.b) + first * g.stride_b;
+    TC* c = static_cast<TC*>(g.c) + first * g.stride_c;
+    plain<T, TC><<<grid, block, 0, stream>>>(a, b, c, g.m, g.n, g.k, s, g.alpha, g.beta);
   }
 }
 
