@@ -4,6 +4,8 @@ import { NativeLoadError, NoDeviceError } from './errors.js';
 import { loadNative } from './load.js';
 import type { CudaDevice, CudaLibraries } from './native.js';
 
+export { type ConnectOptions, connect } from './comm/connect.js';
+export { CudaCommunicator } from './comm/cuda-communicator.js';
 export { CudaBackend } from './cuda-backend.js';
 export { KernelError, type LoadAttempt, NativeLoadError, NoDeviceError } from './errors.js';
 export type { CudaDevice, CudaLibraries, CudaLibrary } from './native.js';

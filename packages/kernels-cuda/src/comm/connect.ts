@@ -8,6 +8,7 @@ import {
   WorldOfOne,
   type WorldPlace,
 } from '@deepspeed-ts/core';
+import type { CudaBackend } from '../cuda-backend.js';
 import { callError } from '../errors.js';
 import { loadNative } from '../load.js';
 import { ControlPlane } from './control-plane.js';
@@ -18,6 +19,8 @@ import type { NativeComm } from './native-comm.js';
 import { hostMeeting, type Identity, joinMeeting, type Meeting } from './rendezvous.js';
 
 export interface ConnectOptions extends Partial<WorldPlace> {
+  /** The GPU whose tensors are exchanged. Default: the one that `cudaBackend()` has opened, else the one of LOCAL_RANK. */
+  readonly backend?: CudaBackend;
   /** Milliseconds for all ranks to arrive. Default: DEEPSPEED_TS_RENDEZVOUS_TIMEOUT, else one minute. */
   readonly timeoutMs?: number;
   /** Milliseconds that a collective may take. Default: DEEPSPEED_TS_COMM_TIMEOUT, else ten minutes. */
@@ -26,15 +29,14 @@ export interface ConnectOptions extends Partial<WorldPlace> {
 
 /**
  * Joins the ranks of this run, each with a GPU of its own, into one communicator over NCCL. What `options` leaves out comes from RANK,
- * WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or from what srun and mpirun set; without any of these it is a world of one. The GPU is the one
- * that `cudaBackend()` has opened, else the one of LOCAL_RANK.
+ * WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or from what srun and mpirun set; without any of these it is a world of one.
  *
  * @throws RendezvousError on every rank when the ranks can't form this world; it says what is wrong and what helps
  */
 export async function connect(options: ConnectOptions = {}): Promise<Communicator> {
   const place = completePlace(options);
   if (place.size === 1) return new WorldOfOne();
-  const native = loadNative();
+  const native = options.backend?.native ?? loadNative();
   try {
     return await connectOver(native.comm, native.version, options, () => native.open(place.localRank));
   } catch (error) {
