@@ -1,5 +1,5 @@
 // The loss of a language model's head over logits [rows, V] in memory: log-sum-exp and the gradient of each row, a block a row.
-// Logits are stored with a row stride that is a multiple of 16 bytes.
+// Logits (of type L) and their gradient (of type T: in place where L is T) have a row stride that is a multiple of 16 bytes.
 #pragma once
 #include <type_traits>
 
@@ -100,11 +100,11 @@ template <int kThreads, bool kHold, class T> static __device__ __forceinline__ R
   return {top, block_reduce(sum, 0.0f, room, Sum{})};
 }
 
-// In place: l becomes (e^(l - lse) - onehot(label)) * scale; the columns from V to the end of the last pack become 0.
-template <int kThreads, bool kHold, class T>
-static __device__ __forceinline__ void row_gradient(const HeadRow<T>& row, float lse, int label, float scale) {
-  constexpr int N = kVector<T>, kAhead = 4;
-  using P = Pack<T, N>;
+// out = (e^(l - lse) - onehot(label)) * scale; the columns from V to the end of the last pack become 0.
+template <int kThreads, bool kHold, class L, class T>
+static __device__ __forceinline__ void row_gradient(const HeadRow<L>& row, T* out, float lse, int label, float scale) {
+  constexpr int N = kVector<L>, kAhead = 4;
+  using P = Pack<L, N>;
   const int count = row.count();
   const float shift = lse * kLog2E;
   for (int p = threadIdx.x; p < count; p += kThreads * kAhead) {
@@ -132,18 +132,14 @@ static __device__ __forceinline__ void row_gradient(const HeadRow<T>& row, float
         for (int i = 0; i < N; i++)
           if (from + i >= row.V) g[i] = 0;
       }
-#pragma unroll
-      for (int i = 0; i < N; i++) ahead[u].v[i] = from_float<T>(g[i]);
-      row.packs[at] = ahead[u];
+      store(out + from, g);
     }
   }
 }
 
-template <int kThreads, class T> static __device__ __forceinline__ void clear_row(const HeadRow<T>& row) {
-  Pack<T, kVector<T>> zero;
-#pragma unroll
-  for (int i = 0; i < kVector<T>; i++) zero.v[i] = from_float<T>(0);
-  for (int p = threadIdx.x; p < row.count(); p += kThreads) row.packs[p] = zero;
+template <int kThreads, class L, class T> static __device__ __forceinline__ void clear_row(const HeadRow<L>& row, T* out) {
+  const float zero[kVector<L>] = {};
+  for (int p = threadIdx.x; p < row.count(); p += kThreads) store(out + p * kVector<L>, zero);
 }
 
 struct Labels {
@@ -179,39 +175,38 @@ head_loss(T* logits, int64_t stride, int V, int64_t first, Labels labels, float*
 }
 
 // `scale` is dloss / (labels that count), on the device.
-template <class T>
+template <class L, class T>
 __global__ void __launch_bounds__(kHeadThreads, 2)
-head_gradient(T* logits, int64_t stride, int V, int64_t first, Labels labels, const float* lse, const float* scale) {
-  const HeadRow<T> row = {reinterpret_cast<Pack<T, kVector<T>>*>(logits + int64_t(blockIdx.x) * stride), nullptr, 0, V};
-  const int64_t at = first + blockIdx.x;
+head_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t first, Labels labels, const float* lse, const float* scale) {
+  const int64_t start = int64_t(blockIdx.x) * stride, at = first + blockIdx.x;
+  const HeadRow<L> row = {reinterpret_cast<Pack<L, kVector<L>>*>(logits + start), nullptr, 0, V};
   const int label = labels.of[at];
   if (label == labels.ignored)
-    clear_row<kHeadThreads>(row);
+    clear_row<kHeadThreads>(row, gradient + start);
   else
-    row_gradient<kHeadThreads, false>(row, lse[at], label, *scale);
+    row_gradient<kHeadThreads, false>(row, gradient + start, lse[at], label, *scale);
 }
 
 // Loss and gradient at once, the gradient for a scale of 1. As much of a row as shared memory has room for (n_held packs) is read
 // once; the rest of it is read again while it is in the L2 cache.
-template <class T, int kThreads>
+template <class L, class T, int kThreads>
 __global__ void __launch_bounds__(kThreads, 1024 / kThreads)
-head_loss_and_gradient(T* logits, int64_t stride, int V, int64_t first, Labels labels, float* losses, int n_held) {
+head_loss_and_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t first, Labels labels, float* losses, int n_held) {
   extern __shared__ uint4 held[];
   __shared__ float room[32];
-  using P = Pack<T, kVector<T>>;
-  T* l = logits + int64_t(blockIdx.x) * stride;
-  const HeadRow<T> row = {reinterpret_cast<P*>(l), reinterpret_cast<P*>(held), n_held, V};
-  const int64_t at = first + blockIdx.x;
+  using P = Pack<L, kVector<L>>;
+  const int64_t start = int64_t(blockIdx.x) * stride, at = first + blockIdx.x;
+  const HeadRow<L> row = {reinterpret_cast<P*>(logits + start), reinterpret_cast<P*>(held), n_held, V};
   const int label = labels.of[at];
   if (label == labels.ignored) {
     if (threadIdx.x == 0) losses[at] = 0;
-    return clear_row<kThreads>(row);
+    return clear_row<kThreads>(row, gradient + start);
   }
   const RowSum s = sum_row<kThreads, true>(row, room);
   const float lse = s.max + logf(s.sum);
-  if (threadIdx.x == 0) losses[at] = row_loss(l, lse, labels, at, V);
+  if (threadIdx.x == 0) losses[at] = row_loss(logits + start, lse, labels, at, V);
   __syncthreads();  // the label's logit was read before its thread overwrites it
-  row_gradient<kThreads, true>(row, lse, label, 1.0f);
+  row_gradient<kThreads, true>(row, gradient + start, lse, label, 1.0f);
 }
 
 // ---- over all rows: one block, a fixed order of additions ----------------------------------------------------

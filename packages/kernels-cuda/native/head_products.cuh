@@ -1,5 +1,6 @@
-// The products of a language model's head: logits [N, V] = x w' exist for a chunk of rows at a time, in the dtype of x (their
-// products are summed in f32). What a chunk leaves in dx and dw follows from the gradient that replaces its logits.
+// The products of a language model's head: logits [N, V] = x w' exist for a chunk of rows at a time, summed in f32 and stored in the
+// dtype of x: their traffic is what the loss costs. Small problems, which it costs little, get them in f32 instead. What a chunk
+// leaves in dx and dw follows from the gradient of its logits, in the dtype of x.
 #pragma once
 #include "cross_entropy.cuh"
 #include "gemm.h"
@@ -8,6 +9,8 @@ namespace ds {
 
 // Logits at a time. A product wants a few thousand rows, so large vocabularies get up to kMostLogits.
 constexpr int64_t kLogitBytes = int64_t(512) << 20, kMostLogits = int64_t(1100) << 20, kEnoughRows = 4096;
+// All logits of a batch in f32 up to this size.
+constexpr int64_t kSmallBytes = int64_t(64) << 20;
 
 struct Head {
   const View *x = nullptr, *w = nullptr;
@@ -15,7 +18,8 @@ struct Head {
   int64_t n = 0, c = 0, v = 0;
   int64_t stride = 0;  // elements between rows of logits
   int64_t chunk_rows = 0;
-  DType dtype = F32;
+  DType dtype = F32;         // of x, w and the gradient of the logits
+  DType logit_dtype = F32;
   int64_t chunks() const { return chunk_rows == 0 ? 0 : (n + chunk_rows - 1) / chunk_rows; }
 };
 
@@ -33,8 +37,9 @@ static inline const char* read_head(const Call& c, int first, double ignored, co
   if (h.v < 1 || h.v >= (1 << 30)) return error_text("%s: %lld rows of w, expected 1 to 2^30", op, (long long)h.v);
   h.labels = {labels.as<int32_t>(), int32_t(ignored), fault_slot()};
   h.stride = round_up(h.v, 64);
+  h.logit_dtype = h.n * h.stride * 4 <= kSmallBytes ? F32 : h.dtype;
   // Chunks of about equal size, of whole tiles of a product.
-  const int64_t row_bytes = h.stride * kElementBytes[h.dtype];
+  const int64_t row_bytes = h.stride * kElementBytes[h.logit_dtype];
   int64_t most = kLogitBytes / row_bytes;
   if (most < kEnoughRows) most = smaller(kEnoughRows, kMostLogits / row_bytes);
   most = most < 256 ? 256 : most / 256 * 256;
@@ -46,7 +51,26 @@ static inline const char* read_head(const Call& c, int first, double ignored, co
 static inline const void* row_of(const View& view, int64_t row, int64_t columns) {
   return view.as<char>() + row * columns * kElementBytes[view.dtype];
 }
-static inline void* logits_room(const Head& h) { return scratch(kScratchA, size_t(h.chunk_rows * h.stride * kElementBytes[h.dtype] + 16)); }
+
+// Logits of a chunk and where their gradient goes: the same memory where they have one dtype.
+struct Chunk {
+  void *logits, *gradient;
+};
+static inline bool chunk_room(const Head& h, bool with_gradient, Chunk& chunk) {
+  const int64_t elements = h.chunk_rows * h.stride;
+  chunk.logits = chunk.gradient = scratch(kScratchA, size_t(elements * kElementBytes[h.logit_dtype] + 16));
+  if (with_gradient && h.logit_dtype != h.dtype) chunk.gradient = scratch(kScratchD, size_t(elements * kElementBytes[h.dtype] + 16));
+  return chunk.logits && chunk.gradient;
+}
+// f(Tag<L>{}, Tag<T>{}) with the types of logits and gradient.
+template <class F> static inline void by_logits(const Head& h, const F& f) {
+  by_float(h.dtype, [&](auto t) {
+    if (h.logit_dtype == F32)
+      f(Tag<float>{}, t);
+    else
+      f(t, t);
+  });
+}
 
 // Logits of m rows from row i.
 static inline const char* make_logits(const Head& h, int64_t i, int64_t m, void* logits, cudaStream_t stream) {
@@ -55,7 +79,7 @@ static inline const char* make_logits(const Head& h, int64_t i, int64_t m, void*
   g.a = row_of(*h.x, i, h.c), g.lda = h.c;
   g.b = h.w->data, g.ldb = h.c, g.transpose_b = true;
   g.c = logits, g.ldc = h.stride;
-  g.in_dtype = g.out_dtype = h.dtype;
+  g.in_dtype = h.dtype, g.out_dtype = h.logit_dtype;
   return gemm(g, stream);
 }
 // dx of m rows from row i = gradient w.

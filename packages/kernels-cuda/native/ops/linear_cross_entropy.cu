@@ -10,15 +10,16 @@ KERNEL(linear_cross_entropy, kFloats) {
   Head h;
   if (const char* error = read_head(c, 0, c.attrs[0], "linear_cross_entropy", h)) return error;
   float *loss = c.out[0].as<float>(), *lse = c.out[1].as<float>();
-  void* logits = logits_room(h);
+  Chunk chunk;
   float* losses = static_cast<float*>(scratch(kScratchB, size_t(h.n + 1) * sizeof(float)));
-  if (!logits || !losses) return kNoWorkspace;
+  if (!chunk_room(h, false, chunk) || !losses) return kNoWorkspace;
   for (int64_t i = 0; i < h.n; i += h.chunk_rows) {
     const int64_t m = smaller(h.chunk_rows, h.n - i);
-    if (const char* error = make_logits(h, i, m, logits, c.stream)) return error;
-    by_float(h.dtype, [&](auto t) {
-      using T = typename decltype(t)::type;
-      head_loss<T><<<unsigned(m), kHeadThreads, 0, c.stream>>>(static_cast<T*>(logits), h.stride, int(h.v), i, h.labels, lse, losses);
+    if (const char* error = make_logits(h, i, m, chunk.logits, c.stream)) return error;
+    by_logits(h, [&](auto l, auto) {
+      using L = typename decltype(l)::type;
+      head_loss<L>
+          <<<unsigned(m), kHeadThreads, 0, c.stream>>>(static_cast<L*>(chunk.logits), h.stride, int(h.v), i, h.labels, lse, losses);
     });
   }
   mean_loss<<<1, 1024, 0, c.stream>>>(losses, h.labels, h.n, loss, nullptr);
@@ -37,24 +38,25 @@ KERNEL(linear_cross_entropy_backward, kFloats) {
     if (!accumulate) cudaMemsetAsync(dw.data, 0, size_t(dw.bytes()), c.stream);
     return nullptr;
   }
-  void* logits = logits_room(h);
+  Chunk chunk;
   float* scale = static_cast<float*>(scratch(kScratchB, sizeof(float)));
   // Sums over several chunks stay in f32 until the last.
   const bool sums = dw.dtype != F32 && h.chunks() > 1 && dw.numel * 4 <= kMostSums;
   float* sum = sums ? static_cast<float*>(scratch(kScratchC, size_t(dw.numel) * 4)) : nullptr;
-  if (!logits || !scale || (sums && !sum)) return kNoWorkspace;
+  if (!chunk_room(h, true, chunk) || !scale || (sums && !sum)) return kNoWorkspace;
   gradient_scale<<<1, 1024, 0, c.stream>>>(c.in[0].as<float>(), h.labels, h.n, scale);
   for (int64_t i = 0; i < h.n; i += h.chunk_rows) {
     const int64_t m = smaller(h.chunk_rows, h.n - i);
-    if (const char* error = make_logits(h, i, m, logits, c.stream)) return error;
-    by_float(h.dtype, [&](auto t) {
+    if (const char* error = make_logits(h, i, m, chunk.logits, c.stream)) return error;
+    by_logits(h, [&](auto l, auto t) {
+      using L = typename decltype(l)::type;
       using T = typename decltype(t)::type;
-      head_gradient<T><<<unsigned(m), kHeadThreads, 0, c.stream>>>(static_cast<T*>(logits), h.stride, int(h.v), i, h.labels,
-                                                                   c.in[4].as<float>(), scale);
+      head_gradient<L, T><<<unsigned(m), kHeadThreads, 0, c.stream>>>(static_cast<L*>(chunk.logits), static_cast<T*>(chunk.gradient),
+                                                                      h.stride, int(h.v), i, h.labels, c.in[4].as<float>(), scale);
     });
-    if (const char* error = make_dx(h, i, m, logits, dx, c.stream)) return error;
-    const char* error = sums ? add_dw(h, i, m, logits, sum, F32, i > 0, c.stream)
-                             : add_dw(h, i, m, logits, dw.data, DType(dw.dtype), i > 0 || accumulate, c.stream);
+    if (const char* error = make_dx(h, i, m, chunk.gradient, dx, c.stream)) return error;
+    const char* error = sums ? add_dw(h, i, m, chunk.gradient, sum, F32, i > 0, c.stream)
+                             : add_dw(h, i, m, chunk.gradient, dw.data, DType(dw.dtype), i > 0 || accumulate, c.stream);
     if (error) return error;
   }
   if (!sums) return nullptr;

@@ -5,16 +5,17 @@
 namespace ds {
 namespace {
 
-template <class T, int kThreads>
-const char* replace_logits(const Head& h, T* logits, int64_t first, int64_t m, float* losses, cudaStream_t stream) {
-  const auto kernel = head_loss_and_gradient<T, kThreads>;
+template <class L, class T, int kThreads>
+const char* loss_and_gradient(const Head& h, const Chunk& chunk, int64_t first, int64_t m, float* losses, cudaStream_t stream) {
+  const auto kernel = head_loss_and_gradient<L, T, kThreads>;
   // All of a row where two fit a multiprocessor, else as much as one block may have; 1 KiB a block is the system's.
-  const int64_t packs = (h.v + kVector<T> - 1) / kVector<T>, room = int64_t(device_properties().shared_memory) - 1024;
+  const int64_t packs = (h.v + kVector<L> - 1) / kVector<L>, room = int64_t(device_properties().shared_memory) - 1024;
   const int64_t held = smaller(packs, (packs * 16 + 1024 <= room / 2 ? room / 2 : room) / 16);
   // Each time: the attribute belongs to the device, and setting it is cheap beside the products.
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(held * 16));
   if (error != cudaSuccess) return cuda_error_text("linear_cross_entropy_fused: shared memory for a row of logits", error);
-  kernel<<<unsigned(m), kThreads, size_t(held) * 16, stream>>>(logits, h.stride, int(h.v), first, h.labels, losses, int(held));
+  kernel<<<unsigned(m), kThreads, size_t(held) * 16, stream>>>(static_cast<L*>(chunk.logits), static_cast<T*>(chunk.gradient), h.stride,
+                                                                int(h.v), first, h.labels, losses, int(held));
   return nullptr;
 }
 
@@ -28,22 +29,23 @@ KERNEL(linear_cross_entropy_fused, kFloats) {
   if (dx.dtype != h.dtype || dw.dtype != F32)
     return error_text("linear_cross_entropy_fused: dx must have x's dtype (code %d) and dw f32, got codes %d and %d", h.dtype, dx.dtype,
                       dw.dtype);
-  void* logits = logits_room(h);
+  Chunk chunk;
   float* losses = static_cast<float*>(scratch(kScratchB, size_t(h.n + 1) * sizeof(float)));
-  if (!logits || !losses) return kNoWorkspace;
+  if (!chunk_room(h, true, chunk) || !losses) return kNoWorkspace;
   if (h.n == 0) cudaMemsetAsync(dw.data, 0, size_t(dw.bytes()), c.stream);
   for (int64_t i = 0; i < h.n; i += h.chunk_rows) {
     const int64_t m = smaller(h.chunk_rows, h.n - i);
-    const char* error = make_logits(h, i, m, logits, c.stream);
+    const char* error = make_logits(h, i, m, chunk.logits, c.stream);
     if (error) return error;
-    by_float(h.dtype, [&](auto t) {
+    by_logits(h, [&](auto l, auto t) {
+      using L = typename decltype(l)::type;
       using T = typename decltype(t)::type;
-      const bool wide = h.v * int64_t(sizeof(T)) > kWideRow;
-      error = wide ? replace_logits<T, kWideThreads>(h, static_cast<T*>(logits), i, m, losses, c.stream)
-                   : replace_logits<T, kHeadThreads>(h, static_cast<T*>(logits), i, m, losses, c.stream);
+      const bool wide = h.v * int64_t(sizeof(L)) > kWideRow;
+      error = wide ? loss_and_gradient<L, T, kWideThreads>(h, chunk, i, m, losses, c.stream)
+                   : loss_and_gradient<L, T, kHeadThreads>(h, chunk, i, m, losses, c.stream);
     });
-    if (!error) error = make_dx(h, i, m, logits, dx, c.stream);
-    if (!error) error = add_dw(h, i, m, logits, dw.data, F32, i > 0, c.stream);
+    if (!error) error = make_dx(h, i, m, chunk.gradient, dx, c.stream);
+    if (!error) error = add_dw(h, i, m, chunk.gradient, dw.data, F32, i > 0, c.stream);
     if (error) return error;
   }
   mean_loss<<<1, 1024, 0, c.stream>>>(losses, h.labels, h.n, c.out[0].as<float>(), c.out[1].as<float>());
