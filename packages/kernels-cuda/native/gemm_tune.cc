@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kMostPerShape = 0.06;   // seconds
 constexpr double kMostPerProcess = 4.0;  // serving meets new shapes for ever, and first steps must not wait
-constexpr size_t kMostMemory = size_t(1) << 30;
+constexpr size_t kMostMemory = size_t(2) << 30;  // a chunk of logits and the head are the biggest
 constexpr double kBigWork = 1e9;               // floating-point operations; below, a launch costs as much
 constexpr int64_t kBigOperand = int64_t(8) << 20;  // bytes: few rows by a big weight
 constexpr float kWorthIt = 0.98f;              // of the default's time, against noise
