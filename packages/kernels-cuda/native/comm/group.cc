@@ -373,7 +373,13 @@ void Group::end_failed() {
     failed.swap(unfinished_);
     queue_.clear();
     by_work_.clear();
-    for (const BatchPtr& batch : failed) batch->state = Batch::kFailed;
+    for (const BatchPtr& batch : failed) {
+      batch->state = Batch::kFailed;
+      for (cudaEvent_t* event : {&batch->ready, &batch->end}) {
+        if (*event) events_pool_.push_back(*event);
+        *event = nullptr;
+      }
+    }
     failure = failure_;
     changed_.notify_all();
   }
