@@ -13,7 +13,10 @@ if (!nvcc) {
   try {
     // Compiling one kernel file takes up to 2 GB, so one for each core is enough.
     const env = { CMAKE_BUILD_PARALLEL_LEVEL: String(availableParallelism()), CUDACXX: nvcc, ...process.env };
-    run(process.execPath, [`${cwd}/node_modules/cmake-js/bin/cmake-js`, 'build', '--log-level', 'warn', ...process.argv.slice(2)], { cwd, env });
+    run(process.execPath, [`${cwd}/node_modules/cmake-js/bin/cmake-js`, 'build', '--log-level', 'warn', ...process.argv.slice(2)], {
+      cwd,
+      env,
+    });
   } catch (error) {
     console.error(`kernels-cuda: the build with ${nvcc} failed. ${error.message}`);
     process.exitCode = 1;
@@ -22,6 +25,10 @@ if (!nvcc) {
 
 /** As CMake looks for it: what is named outright, the toolkit's folder, the path, the usual place. */
 function findNvcc({ CUDACXX, CUDA_HOME, CUDA_PATH, PATH = '' }) {
-  const folders = [...[CUDA_HOME, CUDA_PATH].filter(Boolean).map((home) => join(home, 'bin')), ...PATH.split(delimiter), '/usr/local/cuda/bin'];
+  const folders = [
+    ...[CUDA_HOME, CUDA_PATH].filter(Boolean).map((home) => join(home, 'bin')),
+    ...PATH.split(delimiter),
+    '/usr/local/cuda/bin',
+  ];
   return [CUDACXX, ...folders.map((folder) => join(folder, 'nvcc'))].find((path) => path && existsSync(path));
 }

@@ -2,7 +2,9 @@ import { cpSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, re
 import { dirname, join, relative } from 'node:path';
 
 /** Workspace packages that the GPU tests and benchmarks load. */
-const workspaces = ['core', 'deepspeed-ts', 'kernels-cpu', 'kernels-cuda', 'launcher', 'test-kit', 'zero'].map((name) => `packages/${name}`);
+const workspaces = ['core', 'deepspeed-ts', 'kernels-cpu', 'kernels-cuda', 'launcher', 'test-kit', 'zero'].map(
+  (name) => `packages/${name}`,
+);
 /** Needed only to build addons, to check types, or to read style sheets and other languages' configuration. */
 const left = /^(node-addon-api|cmake-js|@types\/|lightningcss|typescript|jiti$|yaml$|@deepspeed-ts\/kernels-.*-linux)/;
 /** Documents, types, and the second copy of esbuild's program that its install script makes. */
