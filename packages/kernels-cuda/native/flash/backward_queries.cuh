@@ -66,13 +66,18 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
 #pragma unroll
       for (int m = 0; m < kTiles; m++)
 #pragma unroll
-        for (int n = 0; n < kKeys / 8; n++)
+        for (int r = 0; r < 2; r++) {
+          const int i = w0 + m * 16 + g + r * 8;
+          const int first = edge ? first_seen(s, i, j0 + 2 * t) : 0, last = edge ? last_seen<causal>(s, i, j0 + 2 * t) : kKeys;
 #pragma unroll
-          for (int r = 0; r < 4; r++) {
-            p[m][n][r] = exp2_fast(fmaf(p[m][n][r], scale, -lse[m][r / 2]));
-            const int i = w0 + m * 16 + g + r / 2 * 8, j = j0 + n * 8 + 2 * t + r % 2;
-            if (edge && (j >= s.tokens || (causal && j > i) || (s.window > 0 && j <= i - s.window))) p[m][n][r] = 0;
-          }
+          for (int n = 0; n < kKeys / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+              float& x = p[m][n][2 * r + e];
+              x = exp2_fast(fmaf(x, scale, -lse[m][r]));
+              if (n * 8 + e < first || n * 8 + e >= last) x = 0;
+            }
+        }
       multiply_rows<T, D>(ds, y_own + row_lane<D>(lane), stage + kV + column_lane<D>(lane));
       uint32_t fragment[kTiles][kKeys / 16][4];
 #pragma unroll

@@ -15,7 +15,7 @@ template <int D> struct ForwardTile {
 };
 
 template <class T, int D, bool causal>
-__global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(const Shape s, const T* qkv, T* y, float* lse) {
+__global__ void __launch_bounds__(kThreads, D == 64 ? 3 : D <= 128 ? 2 : 1) forward_kernel(const Shape s, const T* qkv, T* y, float* lse) {
   using Tile = ForwardTile<D>;
   constexpr int kTiles = Tile::tiles, kKeys = Tile::keys, kColumns = kKeys / 8;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -52,12 +52,14 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(con
 #pragma unroll
         for (int m = 0; m < kTiles; m++)
 #pragma unroll
-          for (int n = 0; n < kColumns; n++)
+          for (int r = 0; r < 2; r++) {
+            const int i = w0 + m * 16 + g + r * 8, first = first_seen(s, i, j0 + 2 * t), last = last_seen<causal>(s, i, j0 + 2 * t);
 #pragma unroll
-            for (int r = 0; r < 4; r++) {
-              const int i = w0 + m * 16 + g + r / 2 * 8, j = j0 + n * 8 + 2 * t + r % 2;
-              if (j >= s.tokens || (causal && j > i) || (s.window > 0 && j <= i - s.window)) score[m][n][r] = -INFINITY;
-            }
+            for (int n = 0; n < kColumns; n++)
+#pragma unroll
+              for (int e = 0; e < 2; e++)
+                if (n * 8 + e < first || n * 8 + e >= last) score[m][n][2 * r + e] = -INFINITY;
+          }
       }
     }
     copies_done();

@@ -17,7 +17,7 @@ __device__ __forceinline__ Address shared_memory() {
   return Address(__cvta_generic_to_shared(memory));
 }
 
-// 16 bytes; zeros, and nothing read, where not `there`.
+// 16 bytes; zeros where not `there`: nothing is read then, and `from` may point anywhere.
 __device__ __forceinline__ void copy_async(Address to, const void* from, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
 }

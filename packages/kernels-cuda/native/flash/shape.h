@@ -40,6 +40,14 @@ struct Shape {
   }
 };
 
+// The keys that query i sees among those from j0 on, counted from j0: first <= key - j0 < last.
+__device__ __forceinline__ int first_seen(const Shape& s, int i, int j0) {
+  return s.window > 0 ? i - s.window + 1 - j0 : 0;
+}
+template <bool causal> __device__ __forceinline__ int last_seen(const Shape& s, int i, int j0) {
+  return (causal && i + 1 < s.tokens ? i + 1 : s.tokens) - j0;
+}
+
 inline int parts(int n, int size) { return (n + size - 1) / size; }
 
 // Per row of scores, padded() rows for each (batch, head): lse * log2 e (+infinity past the last token, so that a probability

@@ -13,13 +13,21 @@ template <int D> constexpr int kRowBytes = 2 * D + 16;
 // Rows of D values, `stride` apart; rows from `rows_there` on are zeros.
 template <int rows, int D, class T>
 __device__ __forceinline__ void load_tile(Address to, const T* from, int64_t stride, int rows_there) {
-  constexpr int kChunks = D / 8;
+  constexpr int kChunks = D / 8, kStep = kThreads / kChunks;
   static_assert(rows * kChunks % kThreads == 0, "all threads copy as much");
+  if constexpr (kThreads % kChunks == 0) {
+    // A thread keeps its column: one address, and constants on top of it.
+    const int row = threadIdx.x / kChunks, column = threadIdx.x % kChunks;
+    to += row * kRowBytes<D> + column * 16, from += row * stride + column * 8;
 #pragma unroll
-  for (int i = 0; i < rows * kChunks / kThreads; i++) {
-    const int chunk = i * kThreads + threadIdx.x, row = chunk / kChunks, column = chunk % kChunks;
-    const bool there = row < rows_there;
-    copy_async(to + row * kRowBytes<D> + column * 16, from + (there ? row * stride : 0) + column * 8, there);
+    for (int i = 0; i < rows / kStep; i++)
+      copy_async(to + i * kStep * kRowBytes<D>, from + i * (kStep * stride), row + i * kStep < rows_there);
+  } else {
+#pragma unroll
+    for (int i = 0; i < rows * kChunks / kThreads; i++) {
+      const int chunk = i * kThreads + threadIdx.x, row = chunk / kChunks, column = chunk % kChunks;
+      copy_async(to + row * kRowBytes<D> + column * 16, from + row * stride + column * 8, row < rows_there);
+    }
   }
 }
 
