@@ -15,7 +15,7 @@ template <int D> struct ForwardTile {
 };
 
 template <class T, int D, bool causal>
-__global__ void __launch_bounds__(kThreads, D == 64 ? 3 : D <= 128 ? 2 : 1) forward_kernel(const Shape s, const T* qkv, T* y, float* lse) {
+__global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(const Shape s, const T* qkv, T* y, float* lse) {
   using Tile = ForwardTile<D>;
   constexpr int kTiles = Tile::tiles, kKeys = Tile::keys, kColumns = kKeys / 8;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
