@@ -22,7 +22,7 @@ Opened open_nccl() {
   const Library library = open_library("DEEPSPEED_TS_NCCL_PATH", names);
   if (!library.handle) {
     opened.reason = "more than one GPU needs NVIDIA's NCCL, which is not here (" + library.reason +
-                    "): install libnccl2, or point DEEPSPEED_TS_NCCL_PATH at the folder of libnccl.so.2";
+                    "). Debian and Ubuntu have it as libnccl2";
     return opened;
   }
   Table& t = opened.table;
