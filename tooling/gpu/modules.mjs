@@ -11,12 +11,12 @@ const left = /^(node-addon-api|cmake-js|@types\/|lightningcss|typescript|jiti$|y
 const uselessFile = /\.(map|d\.[cm]?ts|md|markdown|flow)$|\/esbuild\/bin\/esbuild$/i;
 
 /**
- * Copies what node_modules holds for running tests from source: vitest and tsx of the root, the dependencies of the workspace's
+ * Copies what node_modules holds for running tests from source: what tests take from the root, the dependencies of the workspace's
  * packages, and all that these need. Links stay links, so the layout is pnpm's.
  */
 export function copyModules(root, target) {
   const pending = [];
-  link('', ['vitest', 'tsx']);
+  link('', ['vitest', 'tsx', 'fast-check', '@deepspeed-ts/test-kit']);
   for (const workspace of [...workspaces, 'bench']) {
     const { dependencies = {} } = JSON.parse(readFileSync(`${root}/${workspace}/package.json`, 'utf8'));
     link(workspace, Object.keys(dependencies));

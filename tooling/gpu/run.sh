@@ -30,7 +30,7 @@ unpack() {
     touch "$folder/.complete"
   fi
   cd "$folder/main"
-  export PATH="$folder/bin:$PATH"
+  export PATH="$folder/bin:$PATH" NO_COLOR=1
 }
 
 extract() {
