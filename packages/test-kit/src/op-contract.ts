@@ -106,6 +106,7 @@ const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
   layer_norm_backward: [3],
   rms_norm_backward: [3],
   linear_cross_entropy_backward: [0, 4],
+  linear_cross_entropy_fused_backward: [0, 1, 3],
   grad_norm: [0],
   adagrad: [1],
   adamw: [1],

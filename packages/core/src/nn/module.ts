@@ -21,6 +21,14 @@ export abstract class Module<Args extends unknown[] = any[], Result = unknown> {
     return scope(() => this.forward(...args));
   }
 
+  /** Gives back what the module keeps on devices besides its parameters, such as tables of positions; it is made again when needed. */
+  dispose(): void {
+    for (const [, child] of this.children()) {
+      if (child instanceof Module) child.dispose();
+      else if (!(child instanceof Parameter)) for (const item of child) item.dispose();
+    }
+  }
+
   /** Parameters and modules of this module by name. Override to name them otherwise than by field. */
   *children(): Iterable<readonly [name: string, child: Child]> {
     for (const [name, value] of Object.entries(this)) {

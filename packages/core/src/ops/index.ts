@@ -15,7 +15,12 @@ import { geluBackward, geluOp } from './gelu.js';
 import { gradNorm, sumSquares } from './grad-norm.js';
 import { layerNormBackward, layerNormOp } from './layer-norm.js';
 import { columnSum, linearDw, linearDx, linearOp } from './linear.js';
-import { linearCrossEntropyBackward, linearCrossEntropyOp } from './linear-cross-entropy.js';
+import {
+  linearCrossEntropyBackward,
+  linearCrossEntropyFused,
+  linearCrossEntropyFusedBackward,
+  linearCrossEntropyOp,
+} from './linear-cross-entropy.js';
 import { linearGelu } from './linear-gelu.js';
 import { lionOp } from './lion.js';
 import { matmulOp } from './matmul.js';
@@ -56,6 +61,8 @@ export const ops: readonly Op<any>[] = [
   linearGelu,
   linearCrossEntropyOp,
   linearCrossEntropyBackward,
+  linearCrossEntropyFused,
+  linearCrossEntropyFusedBackward,
   lionOp,
   matmulOp,
   mlpOp,

@@ -286,12 +286,13 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     return this.#checkpointer.load(directory, options);
   }
 
-  /** Waits for a save that is under way, then gives everything back. @throws CheckpointError when that save failed and nobody was told */
+  /** Waits for a save that is under way, then gives everything back, the model's own tables included; the model may be used again. @throws CheckpointError when that save failed and nobody was told */
   async dispose(): Promise<void> {
     this.#loss?.dispose();
     this.#loss = undefined;
     try {
       this.#store.dispose();
+      this.model.dispose();
     } finally {
       await this.#checkpointer.settle().finally(() => (this.#ownsCommunicator ? this.communicator.close() : undefined));
     }

@@ -68,7 +68,8 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   }
 
   /** Gives back the tables of positions. Parameters belong to their store. */
-  dispose(): void {
+  override dispose(): void {
+    super.dispose();
     this.#rotary?.dispose();
     this.#positionIds.dispose();
   }
