@@ -5,6 +5,7 @@ const native = '@deepspeed-ts/kernels-cpu-linux-x64-gnu';
 export const cases = [
   { title: 'core alone', install: ['@deepspeed-ts/core'], script: 'core.mjs', expect: ['gradient'] },
   { title: 'the CPU backend alone', install: ['@deepspeed-ts/kernels-cpu'], script: 'kernels-cpu.mjs', expect: ['instruction set'] },
+  { title: 'the CUDA backend alone', install: ['@deepspeed-ts/kernels-cuda'], script: 'kernels-cuda.mjs', expect: ['GPUs: '] },
   { title: 'zero alone', install: ['@deepspeed-ts/zero'], script: 'zero.mjs', expect: ['stage'] },
   { title: 'the launcher alone', install: ['@deepspeed-ts/launcher'], script: 'launcher.mjs', expect: ['rank 0 of 2', 'rank 1 of 2'] },
   { title: 'the meta package', install: ['deepspeed-ts'], script: 'deepspeed-ts.mjs', expect: ['1 ranks: loss fell'] },
