@@ -83,7 +83,7 @@ export class OddModel extends Module<[CausalBatch], Tensor> {
     return linearCrossEntropy(this.norm.call(x).y, this.embed.weight, labels);
   }
 
-  dispose(): void {}
+  override dispose(): void {}
 }
 
 /**
@@ -115,5 +115,5 @@ export class WanderingModel extends Module<[CausalBatch], Tensor> {
     return linearCrossEntropy(x, this.head.weight, labels);
   }
 
-  dispose(): void {}
+  override dispose(): void {}
 }
