@@ -214,6 +214,16 @@ function elementwise(): KernelCase[] {
     kernel('gelu_backward', `${TOKENS}x3072 bf16`, [narrow, narrow], [narrow], { tanh: 1 }, { bytes: 3 * hidden }, 'gelu backward'),
     kernel('swiglu', `${TOKENS}x8192 bf16`, [both], [wide], {}, { bytes: 3 * one }, 'swiglu forward'),
     kernel('swiglu_backward', `${TOKENS}x8192 bf16`, [wide, both], [both], {}, { bytes: 5 * one }, 'swiglu backward'),
+    kernel('gelu_backward_recompute', `${TOKENS}x3072 bf16`, [narrow, narrow], [narrow, narrow], { tanh: 1 }, { bytes: 4 * hidden }),
+    kernel('swiglu_backward_recompute', `${TOKENS}x8192 bf16`, [wide, both], [both, wide], {}, { bytes: 6 * one }),
+    kernel(
+      'linear_gelu',
+      `${TOKENS}x3072x768 bf16`,
+      [[[TOKENS, 768]], [[768, 3072]], [[3072]]],
+      [narrow, narrow],
+      { layout: 1, tanh: 1 },
+      { flops: 2 * TOKENS * 3072 * 768 },
+    ),
     kernel(
       'rope',
       '8x2048, 48 heads of 64 bf16',
