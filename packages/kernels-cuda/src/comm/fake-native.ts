@@ -6,6 +6,10 @@ import type { Listener, NativeComm } from './native-comm.js';
 /** Memory and kernels of a device that is none. Like the dispatcher it answers nothing more once a lost group has poisoned it. */
 export class FakeDevice extends ReferenceBackend {
   poison: NativeFailure | null = null;
+  /** A kernel has failed: what is queued after it is skipped. */
+  broken = false;
+  /** Collectives don't end before their group fails. */
+  hangs = false;
 
   override async read(handle: number, byteOffset: number, byteLength: number): Promise<Uint8Array> {
     if (this.poison) throw this.poison;
@@ -40,8 +44,9 @@ export function fakeNative(gpu: string, device: FakeDevice = new FakeDevice(), p
       const group = groups.get(id)!;
       const work = ++last;
       group.works.add(work);
+      if (device.broken) group.failure ??= failureOf('peer_lost', 0, 0, 'its own computation has failed');
       soon(() => {
-        if (group.works.delete(work)) group.listener(work, group.failure);
+        if ((!device.hangs || group.failure) && group.works.delete(work)) group.listener(work, group.failure);
       });
       return work;
     },
@@ -52,8 +57,13 @@ export function fakeNative(gpu: string, device: FakeDevice = new FakeDevice(), p
     fail(id, kind, rank, peer, message, poison) {
       const group = groups.get(id);
       if (!group || group.failure) return;
-      group.failure = Object.assign(new Error(message), { kind, op: 'collective', rank, peer });
+      group.failure = failureOf(kind, rank, peer, message);
       if (poison) device.poison ??= group.failure;
+      if (!device.hangs) return;
+      soon(() => {
+        for (const work of group.works) group.listener(work, group.failure);
+        group.works.clear();
+      });
     },
     close(id) {
       const group = groups.get(id);
@@ -61,4 +71,8 @@ export function fakeNative(gpu: string, device: FakeDevice = new FakeDevice(), p
       soon(() => soon(() => group?.listener(0, null)));
     },
   };
+}
+
+function failureOf(kind: NativeFailure['kind'], rank: number, peer: number, message: string): NativeFailure {
+  return Object.assign(new Error(message), { kind, op: 'collective', rank, peer });
 }
