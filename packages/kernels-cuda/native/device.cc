@@ -3,6 +3,8 @@
 #include "dispatcher.h"
 
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace ds {
@@ -30,13 +32,16 @@ DeviceProperties properties_of(int index) {
   d.shared_memory = p.sharedMemPerBlockOptin;
   d.l2_bytes = size_t(p.l2CacheSize);
   d.memory_bytes = p.totalGlobalMem;
-  std::strncpy(d.name, p.name, sizeof d.name - 1);
+  std::snprintf(d.name, sizeof d.name, "%s", p.name);
   return d;
 }
 
 }  // namespace
 
 std::vector<DeviceProperties> list_devices(std::string* reason) {
+  // Loading a kernel at its first launch may wait for the device, which would never come back while a collective there waits for this
+  // very launch: all kernels are loaded at the start.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {

@@ -145,6 +145,8 @@ void finish_read(ReadRequest* request, cudaError_t state) {
     request->failure = make_failure("internal", "read", std::string("CUDA reports: ") + cudaGetErrorString(state) + " (" + cudaGetErrorName(state) + ")");
     dispatcher_poison(request->failure);
   }
+  // A group that was given up ended its collectives early: what they should have written is not what was read.
+  if (poisoned && !request->failure) request->failure = current_failure();
   std::string op;
   const std::string fault = take_fault(&op);
   if (!fault.empty() && !request->failure) request->failure = make_failure("kernel", op, fault);
