@@ -14,6 +14,7 @@ constexpr int64_t kScoreRow = kKeys + 16;  // floats between its rows: an odd nu
 
 struct Attention {
   int64_t batch, length, heads, kv_heads, d;
+  int64_t window;  // keys that a query sees, back from its own position, itself included; 0: all
   double scale, dropout;
   bool causal;
   PhiloxKey key;
@@ -31,6 +32,7 @@ static const char* read_attention(const char* op, const Call& c, const View& qkv
   s.heads = (int64_t)c.attrs[0], s.kv_heads = (int64_t)c.attrs[1], s.d = (int64_t)c.attrs[2];
   s.scale = c.attrs[3], s.causal = c.attrs[4] != 0, s.dropout = c.attrs[5];
   s.key = {(uint32_t)c.attrs[6], (uint32_t)c.attrs[7], (uint32_t)c.attrs[8], (uint32_t)c.attrs[9]};
+  s.window = c.n_attrs > 10 && c.attrs[10] < (double)s.length ? (int64_t)c.attrs[10] : 0;
   if (s.kv_heads > 0 && s.heads % s.kv_heads == 0 && s.token() == qkv.dims[2]) return nullptr;
   return error_text("%s: %lld query and %lld key/value heads of %lld do not make up rows of %lld", op, (long long)s.heads,
                     (long long)s.kv_heads, (long long)s.d, (long long)qkv.dims[2]);
@@ -113,6 +115,16 @@ static void weigh_transposed(const Attention& a, const float* p, int64_t i0, int
 // How many of n keys from j0 row i sees. Its weights are zeroed up to MR beyond: what the last row of its panel sees.
 DS_INLINE int64_t seen_keys(const Attention& a, int64_t i, int64_t j0, int64_t n) {
   return a.causal ? smaller(n, larger(0, i + 1 - j0)) : n;
+}
+
+// How many of the first `seen` keys from j0 lie before row i's window.
+DS_INLINE int64_t hidden_keys(const Attention& a, int64_t i, int64_t j0, int64_t seen) {
+  return a.window > 0 ? smaller(seen, larger(0, i + 1 - a.window - j0)) : 0;
+}
+
+// The first block of keys that some row from i0 on sees.
+DS_INLINE int64_t first_block(const Attention& a, int64_t i0) {
+  return a.window > 0 ? larger(0, i0 + 1 - a.window) / kKeys * kKeys : 0;
 }
 
 }  // namespace DS_ISA_NS

@@ -13,12 +13,15 @@ interface AttentionAttrs extends DropoutAttrs {
   headDim: number;
   scale: number;
   causal: number;
+  /** How many keys a query sees, back from its own position, itself included; 0: all. */
+  window: number;
 }
 
-const attrNames = ['heads', 'kvHeads', 'headDim', 'scale', 'causal', 'p', 'seedLow', 'seedHigh', 'step', 'stream'] as const;
+const attrNames = ['heads', 'kvHeads', 'headDim', 'scale', 'causal', 'p', 'seedLow', 'seedHigh', 'step', 'stream', 'window'] as const;
 
 /**
- * y = softmax(scale q k') v by head, causal if asked. Input qkv [B, T, (Hq + 2 Hkv) D]: per token the query heads, then the key
+ * y = softmax(scale q k') v by head, causal if asked, over a sliding window of keys if asked (Beltagy et al.,
+ * arXiv:2004.05150). Input qkv [B, T, (Hq + 2 Hkv) D]: per token the query heads, then the key
  * heads, then the value heads; query head h reads key head floor(h / (Hq / Hkv)) (Ainslie et al., arXiv:2305.13245).
  * Outputs y [B, T, Hq D] and lse f32 [B, Hq, T], the logarithm of each row's sum of exponentials, from which backward rebuilds
  * the probabilities: the T x T matrix is never kept (Dao et al., arXiv:2205.14135).
@@ -26,9 +29,11 @@ const attrNames = ['heads', 'kvHeads', 'headDim', 'scale', 'causal', 'p', 'seedL
 export const attentionOp = defineOp<AttentionAttrs>({
   name: 'attention',
   attrs: attrNames,
-  infer([qkv], { heads, kvHeads, headDim }) {
+  infer([qkv], { heads, kvHeads, headDim, window }) {
     expectFloat('attention', 'qkv', qkv!);
     expect(heads % kvHeads === 0, 'attention', 'query heads to be a multiple of key heads', `${heads} and ${kvHeads}`);
+    const whole = window === undefined || (Number.isInteger(window) && window >= 0);
+    expect(whole, 'attention', 'a window of a whole number of keys, 0 for all', `${window}`);
     const width = (heads + 2 * kvHeads) * headDim;
     expect(qkv!.shape.length === 3 && columns(qkv!) === width, 'attention', `qkv of shape [batch, tokens, ${width}]`, qkv!);
     const [batch, tokens] = qkv!.shape as [number, number, number];
@@ -38,14 +43,14 @@ export const attentionOp = defineOp<AttentionAttrs>({
     ];
   },
   reference([qkv], attrs, [y, lse]) {
-    eachHead(qkv!, attrs, ({ q, k, v, out, row, keys, keep }) => {
-      const scores = Array.from({ length: keys }, (_, j) => attrs.scale * dot(qkv!, q, k(j), attrs.headDim));
+    eachHead(qkv!, attrs, ({ q, k, v, out, row, begin, end, keep }) => {
+      const scores = Array.from({ length: end - begin }, (_, at) => attrs.scale * dot(qkv!, q, k(begin + at), attrs.headDim));
       const max = scores.reduce((a, s) => Math.max(a, s), Number.NEGATIVE_INFINITY);
       const sum = scores.reduce((a, s) => a + Math.exp(s - max), 0);
       lse!.data[row] = max + Math.log(sum);
       for (let d = 0; d < attrs.headDim; d++) {
         let value = 0;
-        for (let j = 0; j < keys; j++) value += (Math.exp(scores[j]! - max) / sum) * keep(j) * qkv!.data[v(j) + d]!;
+        for (let j = begin; j < end; j++) value += (Math.exp(scores[j - begin]! - max) / sum) * keep(j) * qkv!.data[v(j) + d]!;
         y!.data[out + d] = value;
       }
     });
@@ -62,6 +67,13 @@ export const attentionOp = defineOp<AttentionAttrs>({
     { inputs: [r.randn(2, 130, (4 + 2 * 2) * 16)], attrs: shape(4, 2, 16), differentiable: [], note: 'several blocks' },
     { inputs: [r.randn(1, 67, 3 * 64)], attrs: shape(1, 1, 64), differentiable: [] },
     { inputs: [r.randn(1, 70, 3 * 24)], attrs: { ...shape(1, 1, 24), causal: 0 }, differentiable: [] },
+    { inputs: [r.randn(1, 7, 3 * 8)], attrs: { ...shape(1, 1, 8), window: 3 }, note: 'sliding window' },
+    {
+      inputs: [r.randn(1, 300, 3 * 64)],
+      attrs: { ...shape(1, 1, 64), window: 37 },
+      differentiable: [],
+      note: 'sliding window, several blocks',
+    },
   ],
 });
 
@@ -73,11 +85,11 @@ export const attentionBackward = defineOp<AttentionAttrs>({
   reference([dy, qkv, y, lse], attrs, [dqkv]) {
     const { headDim, scale } = attrs;
     dqkv!.data.fill(0);
-    eachHead(qkv!, attrs, ({ q, k, v, out, row, keys, keep }) => {
+    eachHead(qkv!, attrs, ({ q, k, v, out, row, begin, end, keep }) => {
       // delta = dy . y = sum_j P_j dP_j, the softmax's own correction.
       let delta = 0;
       for (let d = 0; d < headDim; d++) delta += dy!.data[out + d]! * y!.data[out + d]!;
-      for (let j = 0; j < keys; j++) {
+      for (let j = begin; j < end; j++) {
         const p = Math.exp(scale * dot(qkv!, q, k(j), headDim) - lse!.data[row]!);
         let dp = 0;
         for (let d = 0; d < headDim; d++) {
@@ -98,6 +110,8 @@ export const attentionBackward = defineOp<AttentionAttrs>({
       { qkv: r.randn(2, 130, (4 + 2 * 2) * 16), attrs: shape(4, 2, 16) },
       { qkv: r.randn(1, 67, 3 * 64), attrs: shape(1, 1, 64) },
       { qkv: r.randn(1, 70, 3 * 24), attrs: { ...shape(1, 1, 24), causal: 0 } },
+      { qkv: r.randn(1, 300, 3 * 64), attrs: { ...shape(1, 1, 64), window: 37 } },
+      { qkv: r.randn(1, 40, 3 * 16), attrs: { ...shape(1, 1, 16), causal: 0, window: 9 } },
       { qkv: r.randn(1, 40, 3 * 16), attrs: { ...shape(1, 1, 16), p: 0.3, seedLow: 7, step: 3, stream: 2 } },
     ].map(({ qkv, attrs }) => {
       const [y, lse] = attentionOp.infer([qkv], attrs).map(({ shape, dtype }) => emptyHost(shape, dtype));
@@ -114,14 +128,16 @@ export interface AttentionOptions {
   /** Default 1/sqrt(headDim). */
   readonly scale?: number;
   readonly causal?: boolean;
+  /** A query sees this many keys, back from its own position, itself included; default 0: all of them. */
+  readonly window?: number;
   /** Probability that an attention weight is dropped; default 0. */
   readonly dropout?: number;
 }
 
 /** Attention over packed qkv [B, T, (heads + 2 kvHeads) headDim]; gives [B, T, heads * headDim]. */
 export function attention(qkv: Argument, options: AttentionOptions): Tensor {
-  const { heads, kvHeads = heads, headDim, scale = 1 / Math.sqrt(headDim), causal = true, dropout = 0 } = options;
-  return apply(attentionOp, [qkv], { heads, kvHeads, headDim, scale, causal: Number(causal), ...dropoutKey(dropout) })[0]!;
+  const { heads, kvHeads = heads, headDim, scale = 1 / Math.sqrt(headDim), causal = true, window = 0, dropout = 0 } = options;
+  return apply(attentionOp, [qkv], { heads, kvHeads, headDim, scale, causal: Number(causal), window, ...dropoutKey(dropout) })[0]!;
 }
 
 interface HeadRow {
@@ -132,14 +148,15 @@ interface HeadRow {
   out: number;
   /** Index into lse. */
   row: number;
-  /** How many keys the query sees. */
-  keys: number;
+  /** The query sees keys [begin, end). */
+  begin: number;
+  end: number;
   /** Factor of probability j under dropout. */
   keep(j: number): number;
 }
 
 function eachHead(qkv: TensorSpec, attrs: AttentionAttrs, body: (at: HeadRow) => void): void {
-  const { heads, kvHeads, headDim, causal, p, seedLow, seedHigh, step, stream } = attrs;
+  const { heads, kvHeads, headDim, causal, window, p, seedLow, seedHigh, step, stream } = attrs;
   const [batch, tokens, width] = qkv.shape as [number, number, number];
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < heads; h++) {
@@ -153,7 +170,8 @@ function eachHead(qkv: TensorSpec, attrs: AttentionAttrs, body: (at: HeadRow) =>
           v: (j) => (b * tokens + j) * width + (heads + kvHeads + kv) * headDim,
           out: (b * tokens + i) * heads * headDim + h * headDim,
           row,
-          keys: causal ? i + 1 : tokens,
+          begin: window > 0 ? Math.max(0, i + 1 - window) : 0,
+          end: causal ? i + 1 : tokens,
           keep: (j) => (mask ? (mask[j]! >= p ? 1 / (1 - p) : 0) : 1),
         });
       }
@@ -168,7 +186,19 @@ function dot(x: HostTensor, a: number, b: number, n: number): number {
 }
 
 function shape(heads: number, kvHeads: number, headDim: number): AttentionAttrs {
-  return { heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim), causal: 1, p: 0, seedLow: 0, seedHigh: 0, step: 0, stream: 0 };
+  return {
+    heads,
+    kvHeads,
+    headDim,
+    scale: 1 / Math.sqrt(headDim),
+    causal: 1,
+    window: 0,
+    p: 0,
+    seedLow: 0,
+    seedHigh: 0,
+    step: 0,
+    stream: 0,
+  };
 }
 
 function emptyHost(size: readonly number[], dtype: TensorSpec['dtype']): HostTensor {

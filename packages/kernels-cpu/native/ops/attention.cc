@@ -9,6 +9,7 @@ namespace DS_ISA_NS {
 constexpr int64_t kQueries = 4 * MR;          // rows of a forward block: scores in L1 and L2
 constexpr int64_t kBackwardQueries = 8 * MR;  // two score blocks, summed over as the depth of dK and dV
 constexpr int64_t kFactors = kKeys + 4 + kPhiloxElements;
+constexpr float kNone = -1e30f;               // the score of a key before the window: its weight is nothing beside any other
 constexpr const char* kNoWorkspace = "out of memory for the workspace of attention";
 
 // ---- forward -------------------------------------------------------------------------------------------
@@ -66,20 +67,25 @@ static void attend(const Attention& a, const T* qkv, int64_t b, int64_t h, int64
   Running r;
   copy_rows(qkv + (b * a.length + i0) * a.token() + h * a.d, a.token(), m, a.d, (float)(a.scale * kLog2E), q, a.row());
   const int64_t end = a.causal ? i0 + m : a.length;
-  for (int64_t j0 = 0; j0 < end; j0 += kKeys) {
+  const int64_t begin = first_block(a, i0);
+  for (int64_t j0 = begin; j0 < end; j0 += kKeys) {
     const int64_t n = smaller(kKeys, end - j0);
     scores(a, q, i0, m, keys, j0, n, s);
     for (int64_t i = 0; i < m; i++) {
       float* row = s + i * kScoreRow;
       const int64_t seen = seen_keys(a, i0 + i, j0, n), width = smaller(n, seen + MR);
-      if (seen == 0) {
+      const int64_t hidden = hidden_keys(a, i0 + i, j0, seen);
+      if (seen == hidden) {
         clear(row, 0, width);
+        if (j0 == begin) r.max[i] = kNone, r.sum[i] = 0;
         continue;
       }
-      soften(row, seen, width, out + i * a.row(), a.d, j0 == 0, r.max[i], r.sum[i]);
+      for (int64_t j = 0; j < hidden; j++) row[j] = kNone;
+      soften(row, seen, width, out + i * a.row(), a.d, j0 == begin, r.max[i], r.sum[i]);
+      if (hidden > 0) clear(row, 0, hidden);
       if (a.dropout > 0) drop(a, b, h, i0 + i, j0, seen, row, factors);
     }
-    weigh(a, s, i0, m, values + j0 * a.row(), j0, n, out, j0 == 0 ? Base::kZero : Base::kC);
+    weigh(a, s, i0, m, values + j0 * a.row(), j0, n, out, j0 == begin ? Base::kZero : Base::kC);
   }
   for (int64_t i = 0; i < m; i++) {
     T* to = y + ((b * a.length + i0 + i) * a.heads + h) * a.d;
@@ -210,7 +216,8 @@ static void attend_backward(const Attention& a, const Gradients<T>& g, int64_t b
     r.lse[i] = (float)((double)g.lse[(b * a.heads + h) * a.length + i0 + i] * kLog2E);
   }
   const int64_t end = a.causal ? i0 + m : a.length;
-  for (int64_t j0 = 0; j0 < end; j0 += kKeys) {
+  const int64_t begin = first_block(a, i0);
+  for (int64_t j0 = begin; j0 < end; j0 += kKeys) {
     const int64_t n = smaller(kKeys, end - j0);
     scores(a, r.q, i0, m, r.k_columns, j0, n, r.s);
     scores(a, r.dy, i0, m, r.v_columns, j0, n, r.ds);
@@ -220,10 +227,12 @@ static void attend_backward(const Attention& a, const Gradients<T>& g, int64_t b
       if (a.dropout > 0 && seen > 0)
         factor = dropout_factors(a.key, (uint64_t)(((b * a.heads + h) * a.length + i0 + i) * a.length + j0), seen, a.dropout, r.factors);
       soften_gradient(r.s + i * kScoreRow, r.ds + i * kScoreRow, seen, width, r.lse[i], r.delta[i], factor);
+      const int64_t hidden = hidden_keys(a, i0 + i, j0, seen);
+      if (hidden > 0) clear(r.s + i * kScoreRow, 0, hidden), clear(r.ds + i * kScoreRow, 0, hidden);
     }
     weigh_transposed(a, r.s, i0, m, r.dy, j0, n, r.dv + j0 * a.row());
     weigh_transposed(a, r.ds, i0, m, r.q, j0, n, r.dk + j0 * a.row());
-    weigh(a, r.ds, i0, m, r.k + j0 * a.row(), j0, n, r.dq, j0 == 0 ? Base::kZero : Base::kC);
+    weigh(a, r.ds, i0, m, r.k + j0 * a.row(), j0, n, r.dq, j0 == begin ? Base::kZero : Base::kC);
   }
   store_rows(r.dq, a.row(), m, a.d, (float)a.scale, g.dqkv + token * a.token() + h * a.d, a.token());
 }
