@@ -62,7 +62,7 @@ std::atomic<uint64_t> written{0}, taken{0};
 std::mutex sleep_mutex;
 std::condition_variable woken;
 std::atomic<bool> consumer_sleeps{false}, producer_sleeps{false}, stopping{false};
-std::thread thread;
+std::thread& thread = *new std::thread;  // never destroyed: process.exit() ends it with the process
 cudaStream_t compute;
 Graphs graphs;
 

@@ -106,15 +106,19 @@ bool open_in(const Places& places, const char* const* names, Library* library, s
 Library open_library(const char* variable_name, const char* const* names) {
   Library library;
   std::string broken;
-  const Places wanted = split(variable(variable_name)), usual = usual_places();
-  if (open_in(wanted, names, &library, &broken) || open_in(usual, names, &library, &broken)) return library;
+  // Where the variable names a place, only that counts: whoever names one means that library and no other.
+  const Places wanted = split(variable(variable_name)), places = wanted.empty() ? usual_places() : wanted;
+  if (open_in(places, names, &library, &broken)) return library;
 
   std::string& text = library.reason;
   for (const char* const* name = names; *name; name++) text += (name == names ? "" : " or ") + std::string(*name);
+  if (!wanted.empty()) {
+    text += std::string(" was not found where ") + variable_name + "=" + variable(variable_name) + " points" + broken +
+            "; correct it, or unset it to look in the usual places";
+    return library;
+  }
   text += " was not found; looked in the system's library path";
-  Places folders = wanted;
-  folders.insert(folders.end(), usual.begin(), usual.end());
-  for (const std::string& folder : folders)
+  for (const std::string& folder : places)
     if (!folder.empty()) text += ", " + folder;
   text += " and the wheels below VIRTUAL_ENV, CONDA_PREFIX and python3's prefix" + broken + "; set " + variable_name +
           " to its folder if it is elsewhere";

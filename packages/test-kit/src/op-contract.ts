@@ -21,6 +21,7 @@ import {
   watch,
 } from '@deepspeed-ts/core';
 import { expect, test } from 'vitest';
+import { magnitudes } from './magnitudes.js';
 import { withDevice } from './with-device.js';
 
 /** Relative tolerance of a kernel against the reference: rounding of the storage dtype, times some room for sums. */
@@ -117,11 +118,10 @@ const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
 function expectClose(actual: HostTensor, expected: HostTensor, op: AnyOp, what: string): void {
   const exact = !isFloat(actual.dtype);
   const tolerance = exact ? 0 : Math.max(op.tolerance ?? 0, TOLERANCE[actual.dtype as FloatDType]);
-  // Errors of sums scale with their terms, for which the tensor's own magnitude stands.
-  const magnitude = Math.max(rms(expected.data), 1e-30);
+  const magnitude = magnitudes(expected);
   for (let i = 0; i < expected.data.length; i++) {
     const [a, e] = [actual.data[i]!, expected.data[i]!];
-    const close = Object.is(a, e) || a === e || Math.abs(a - e) <= tolerance * (Math.abs(e) + magnitude);
+    const close = Object.is(a, e) || a === e || Math.abs(a - e) <= tolerance * (Math.abs(e) + magnitude(i));
     if (!close) expect.fail(`${what}: element ${i} of ${expected.data.length} is ${a}, reference ${e}`);
   }
 }

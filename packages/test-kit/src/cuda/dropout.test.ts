@@ -1,4 +1,4 @@
-import { attention, dropout, tensor, uniforms, withRandom } from '@deepspeed-ts/core';
+import { attention, dropout, scope, tensor, uniforms, withRandom } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
 import { describe, expect, test } from 'vitest';
@@ -34,12 +34,10 @@ describe.skipIf(gpus() === 0)('dropout on a GPU', () => {
     const [cpu, cuda] = [cpuBackend(), cudaBackend()].map((backend) =>
       withDevice(backend, (device) =>
         withRandom({ seed: 8, step: 1 }, () => {
-          const qkv = tensor(device, x, 'f32', [batch, tokens, 3 * heads * headDim]);
-          const y = attention(qkv, { heads, headDim, dropout: 0.25 });
-          const { data } = y.readSync();
-          y.dispose();
-          qkv.dispose();
-          return data;
+          return scope(() => {
+            const qkv = tensor(device, x, 'f32', [batch, tokens, 3 * heads * headDim]);
+            return attention(qkv, { heads, headDim, dropout: 0.25 }).readSync().data;
+          });
         }),
       ),
     );
