@@ -59,17 +59,18 @@ inline void relax() {
 constexpr uint64_t kSlots = 2048;
 Slot* slots;
 std::atomic<uint64_t> written{0}, taken{0};
-std::mutex sleep_mutex;
-std::condition_variable woken;
+// What a thread may wait on is never destroyed: process.exit() runs destructors while the threads are still there.
+std::mutex& sleep_mutex = *new std::mutex;
+std::condition_variable& woken = *new std::condition_variable;
 std::atomic<bool> consumer_sleeps{false}, producer_sleeps{false}, stopping{false};
-std::thread& thread = *new std::thread;  // never destroyed: process.exit() ends it with the process
+std::thread& thread = *new std::thread;
 cudaStream_t compute;
-Graphs graphs;
+Graphs& graphs = *new Graphs;
 
 // ---- failures ----------------------------------------------------------------------------------------------
-FailurePtr failed;                 // of the dispatcher's thread
-std::mutex poison_mutex;
-FailurePtr poison;                 // for good
+FailurePtr& failed = *new FailurePtr;  // of the dispatcher's thread
+std::mutex& poison_mutex = *new std::mutex;
+FailurePtr& poison = *new FailurePtr;  // for good
 std::atomic<bool> poisoned{false};
 
 FailurePtr make_failure(const char* kind, std::string op, std::string text) {

@@ -116,7 +116,7 @@ function failingRanks(size: number, silenceVariable: string, start: Start): void
   beforeAll(async () => {
     ranks = await (await start(size, { scenarios: ['disagreements'] })).values();
     disagreements = ranks.map(({ results }) => results.disagreements as Disagreements);
-  });
+  }, 240_000);
 
   test('ranks that call different collectives all get an error that shows every call', () => {
     const calls = [
