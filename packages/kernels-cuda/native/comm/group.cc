@@ -174,9 +174,10 @@ FailurePtr Group::failure() {
 
 // ---- the group's thread ------------------------------------------------------------------------------------
 void Group::run() {
-  prctl(PR_SET_NAME, "ds-comm");
   cudaSetDevice(device_properties().index);
+  prctl(PR_SET_NAME, "nccl");  // what NCCL starts for itself takes this name, and may stay
   const FailurePtr problem = connect();
+  prctl(PR_SET_NAME, "ds-comm");
   if (problem) fail(problem);
   if (failed_) end_failed();
   events_.connected(failure());
