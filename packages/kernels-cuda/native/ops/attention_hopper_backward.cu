@@ -23,6 +23,17 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
   return found;
 }
 
+// Built for another architecture than 90a the kernel is empty, which its registers tell.
+bool built() {
+  static const bool has_body = [] {
+    cudaFuncAttributes attributes;
+    const auto error = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(flash::hopper_backward_kernel<bf16, 64, true>));
+    if (error != cudaSuccess) (void)cudaGetLastError();
+    return error == cudaSuccess && attributes.numRegs > 128;
+  }();
+  return has_body;
+}
+
 // [batch, tokens, heads, head_dim], read in boxes of 64 tokens x 64 columns of a head; zeros past the last token.
 bool encode(CUtensorMap& map, bool bfloat, const void* data, const Shape& s, int64_t heads) {
   const cuuint64_t dims[] = {cuuint64_t(s.head_dim), cuuint64_t(heads), cuuint64_t(s.tokens), cuuint64_t(s.batch)};
@@ -63,7 +74,7 @@ bool hopper_attention_backward(const Shape& s, int dtype, const void* dy, const 
   const DeviceProperties& device = device_properties();
   if (device.major != 9 || device.minor != 0 || device.shared_memory < HopperTile<128>::bytes) return false;
   if ((dtype != BF16 && dtype != F16) || (s.head_dim != 64 && s.head_dim != 128)) return false;
-  if (s.window != 0 || s.dropped != 0 || !(s.scale > 0) || encoder() == nullptr) return false;
+  if (s.window != 0 || s.dropped != 0 || !(s.scale > 0) || encoder() == nullptr || !built()) return false;
   for (const void* tensor : {dy, qkv, y, static_cast<const void*>(dqkv)})
     if (!is_aligned(tensor, 16)) return false;
   CUtensorMap qkv_map, dy_map;
