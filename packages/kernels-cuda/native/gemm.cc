@@ -53,12 +53,17 @@ const char* product_onto_bias(Gemm g, cudaStream_t stream) {
   return without_epilogue(g, stream);
 }
 
+// The product behind kGeluAuxBias: aux, with its bias.
+Gemm before_gelu(const Gemm& g) {
+  Gemm inner = g;
+  inner.c = g.aux, inner.ldc = g.ld_aux, inner.out_dtype = g.in_dtype, inner.beta = 0, inner.epilogue = Epilogue::kBias;
+  return inner;
+}
+
 const char* around(const Gemm& g, cudaStream_t stream) {
   if (g.epilogue == Epilogue::kBias) return product_onto_bias(g, stream);
   if (g.epilogue == Epilogue::kGeluAuxBias) {
-    Gemm inner = g;
-    inner.c = g.aux, inner.ldc = g.ld_aux, inner.out_dtype = g.in_dtype, inner.beta = 0;
-    if (const char* error = product_onto_bias(inner, stream)) return error;
+    if (const char* error = product_onto_bias(before_gelu(g), stream)) return error;
     gelu_rows(g.c, g.out_dtype, g.ldc, g.aux, g.in_dtype, g.ld_aux, g.m, g.n, stream);
     return nullptr;
   }
@@ -93,6 +98,10 @@ const char* gemm(const Gemm& g, cudaStream_t stream) {
     return nullptr;
   }
   if (gemm_few_rows(g, stream)) return nullptr;
+  if (g.epilogue == Epilogue::kGeluAuxBias && gemm_few_rows(before_gelu(g), stream)) {
+    gelu_rows(g.c, g.out_dtype, g.ldc, g.aux, g.in_dtype, g.ld_aux, g.m, g.n, stream);
+    return nullptr;
+  }
   if (g.epilogue == Epilogue::kNone) return without_epilogue(g, stream);
   if (g.k > 0 && fits_epilogue(g)) {
     bool served = false;

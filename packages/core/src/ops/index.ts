@@ -21,7 +21,7 @@ import {
   linearCrossEntropyFusedBackward,
   linearCrossEntropyOp,
 } from './linear-cross-entropy.js';
-import { linearGelu } from './linear-gelu.js';
+import { linearDxGelu, linearGelu } from './linear-gelu.js';
 import { lionOp } from './lion.js';
 import { matmulOp } from './matmul.js';
 import { mlpOp } from './mlp.js';
@@ -59,6 +59,7 @@ export const ops: readonly Op<any>[] = [
   linearDw,
   linearDx,
   linearGelu,
+  linearDxGelu,
   linearCrossEntropyOp,
   linearCrossEntropyBackward,
   linearCrossEntropyFused,

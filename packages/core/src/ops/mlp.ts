@@ -8,7 +8,7 @@ import { type Attrs, defineOp, type Op, type VjpContext } from './define-op.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { launch } from './launch.js';
 import { type LinearLayout, linearOp } from './linear.js';
-import { linearGelu } from './linear-gelu.js';
+import { linearDxGelu, linearGelu } from './linear-gelu.js';
 import { swigluBackward, swigluOp } from './swiglu.js';
 
 /** 'gelu' is exact, 'gelu_tanh' GPT-2's approximation; 'swiglu' takes the halves [gate | up] of what the first maps give. */
@@ -51,8 +51,7 @@ export const mlpOp = defineOp<MlpAttrs>({
     const { act, first, last, end } = partsOf(attrs);
     scope(() => {
       const a = activated(act, h!);
-      if (act.forward.name === 'gelu' && attrs.n === 1 && attrs.hasBias)
-        launch(linearGelu, inputs.slice(0, end), [a, h!], { layout: attrs.layout, tanh: act.attrs.tanh! });
+      if (isTanhGelu(attrs) && attrs.n === 1 && attrs.hasBias) launch(linearGelu, inputs.slice(0, end), [a, h!], { layout: attrs.layout });
       else {
         launch(linearOp, inputs.slice(0, end), [h!], first);
         launch(act.forward, [h!], [a], act.attrs);
@@ -75,8 +74,18 @@ export const mlpOp = defineOp<MlpAttrs>({
       wants: (i) => i > 0 && wants(end + i - 1),
       into: (i) => into(end + i - 1),
     };
+    const wantsFirst = inputSpecs.slice(0, end).some((_, i) => wants(i));
+    const dy = context.grad(0)!;
+    /** Where the product with W' applies gelu' itself, the gradient of the activation never exists. */
+    const fused =
+      wantsFirst &&
+      isTanhGelu(context.attrs) &&
+      dy.device.backend.supports(
+        linearDxGelu.name,
+        [dy, h, h, h].map((t) => t.dtype),
+      );
     let dh: Tensor | undefined;
-    if (inputSpecs.slice(0, end).some((_, i) => wants(i))) {
+    if (wantsFirst && !fused) {
       const da = activated(act, h);
       linearOp.vjp!({ ...lastMap, wants: (i) => i === 0, into: () => ({ tensor: da, accumulate: 0 }) });
       dh = empty(h.device, h.shape, h.dtype);
@@ -86,6 +95,10 @@ export const mlpOp = defineOp<MlpAttrs>({
     } else if (wants(end)) launch(act.forward, [h], [a], act.attrs);
     linearOp.vjp!(lastMap);
     a.dispose();
+    if (fused) {
+      dh = empty(h.device, h.shape, h.dtype);
+      launch(linearDxGelu, [dy, input(end), h], [dh], { layout: last.layout });
+    }
     if (dh) linearOp.vjp!({ ...context, attrs: first, inputSpecs: inputSpecs.slice(0, end), grad: () => dh });
   },
   samples: (r) => {
@@ -145,6 +158,10 @@ function partsOf({ n, hasBias, layout, activation }: MlpAttrs) {
           backwardRecompute: geluBackwardRecompute as unknown as Op,
         };
   return { act, first: { n, hasBias, layout }, last: { n: 1, hasBias, layout }, end: 1 + n * (1 + hasBias) };
+}
+
+function isTanhGelu({ activation }: MlpAttrs): boolean {
+  return ACTIVATIONS[activation] === 'gelu_tanh';
 }
 
 /** Room for act(h). */
