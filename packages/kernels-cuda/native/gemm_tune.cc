@@ -15,7 +15,7 @@ namespace ds {
 
 namespace {
 
-constexpr double kMostPerShape = 0.06;   // seconds
+constexpr double kMostPerShape = 0.12;   // seconds: eight candidates of 3 ms, as a chunk of a large vocabulary's head takes
 constexpr double kMostPerProcess = 4.0;  // serving meets new shapes for ever, and first steps must not wait
 constexpr size_t kMostMemory = size_t(2) << 30;  // a chunk of logits and the head are the biggest
 constexpr double kBigWork = 1e9;               // floating-point operations; below, a launch costs as much

@@ -7,8 +7,9 @@
 
 namespace ds {
 
-// Logits at a time. A product wants a few thousand rows, so large vocabularies get up to kMostLogits.
-constexpr int64_t kLogitBytes = int64_t(512) << 20, kMostLogits = int64_t(1100) << 20, kEnoughRows = 4096;
+// Logits at a time. A product wants a few thousand rows, so large vocabularies get up to kMostLogits. 544 MiB are 5632 rows of
+// GPT-2's vocabulary: dx [5632, 768] is then 132 tiles of 128x256, one for each multiprocessor of an H100.
+constexpr int64_t kLogitBytes = int64_t(544) << 20, kMostLogits = int64_t(1100) << 20, kEnoughRows = 4096;
 // All logits of a batch in f32 up to this size.
 constexpr int64_t kSmallBytes = int64_t(64) << 20;
 
