@@ -47,7 +47,8 @@ function optionsOf(args: readonly string[]): Options {
   });
   const { shape, precision, checkpoint } = values;
   if (!(shape in shapes)) throw new Error(`--shape ${shape}: expected one of ${Object.keys(shapes).join(', ')}`);
-  if (!['bf16', 'f32'].includes(precision)) throw new Error(`--precision ${precision}: expected bf16 or f32`);
+  if (!['bf16', 'f32', 'fp8', 'fp8-fast'].includes(precision))
+    throw new Error(`--precision ${precision}: expected bf16, f32, fp8 or fp8-fast`);
   const [batch, stage, world, steps] = (['batch', 'stage', 'world', 'steps'] as const).map((name) => {
     const value = Number(values[name]);
     if (!Number.isInteger(value) || value < 0) throw new Error(`--${name} ${values[name]}: expected a whole number`);
@@ -85,7 +86,8 @@ async function trainRank(options: Options, shape: Shape): Promise<void> {
     config: {
       train_micro_batch_size_per_gpu: batch,
       gradient_clipping: 1,
-      bf16: { enabled: precision === 'bf16' },
+      bf16: { enabled: precision !== 'f32' },
+      ...(precision.startsWith('fp8') && { fp8: { enabled: true, fast_backward: precision === 'fp8-fast' } }),
       zero_optimization: { stage },
       optimizer: { type: 'AdamW', params: { lr: 3e-4, weight_decay: 0.1 } },
     },

@@ -109,6 +109,9 @@ const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
   linear_cross_entropy_backward: [0, 4],
   linear_cross_entropy_fused_backward: [0, 1, 3],
   grad_norm: [0],
+  fp8_matmul: [2, 3],
+  linear_fp8: [1],
+  mlp_fp8: [1, 2],
   adagrad: [1],
   adamw: [1],
   lion: [1],
@@ -121,7 +124,11 @@ function expectClose(actual: HostTensor, expected: HostTensor, op: AnyOp, what: 
   const magnitude = magnitudes(expected);
   for (let i = 0; i < expected.data.length; i++) {
     const [a, e] = [actual.data[i]!, expected.data[i]!];
-    const close = Object.is(a, e) || a === e || Math.abs(a - e) <= tolerance * (Math.abs(e) + magnitude(i));
+    const close =
+      Object.is(a, e) ||
+      a === e ||
+      (exact && Math.abs(a - e) <= (op.codeSteps ?? 0)) ||
+      Math.abs(a - e) <= tolerance * (Math.abs(e) + magnitude(i));
     if (!close) expect.fail(`${what}: element ${i} of ${expected.data.length} is ${a}, reference ${e}`);
   }
 }

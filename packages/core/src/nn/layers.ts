@@ -1,4 +1,4 @@
-import { embedding, type LinearLayout, layerNorm, linear, rmsNorm } from '../ops/index.js';
+import { embedding, type Fp8Layer, type LinearLayout, layerNorm, linear, linearFp8, rmsNorm } from '../ops/index.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Initializer, init } from './init.js';
 import { Module } from './module.js';
@@ -17,6 +17,8 @@ export class Linear extends Module<[Tensor], Tensor> {
   readonly weight: Parameter;
   readonly bias?: Parameter;
   readonly layout: LinearLayout;
+  /** Set while the layer trains in 8 bits; see `Fp8Training`. */
+  fp8: Fp8Layer | undefined;
 
   constructor(inputs: number, outputs: number, options: LinearOptions = {}) {
     super();
@@ -31,19 +33,17 @@ export class Linear extends Module<[Tensor], Tensor> {
   }
 
   forward(x: Tensor): Tensor {
-    return linear(x, [this.weight], this.bias ? [this.bias] : [], this.layout);
+    return fusedLinear(x, [this]);
   }
 }
 
 /** Several linear maps of one input, their outputs side by side: one launch, no concatenation. All with a bias or none. */
 export function fusedLinear(x: Tensor, layers: readonly Linear[]): Tensor {
   const biases = layers.flatMap(({ bias }) => (bias ? [bias] : []));
-  return linear(
-    x,
-    layers.map(({ weight }) => weight),
-    biases,
-    layers[0]!.layout,
-  );
+  const weights = layers.map(({ weight }) => weight);
+  const [{ layout, fp8 }] = layers as readonly [Linear];
+  const inEightBits = fp8 && layers.every((layer) => layer.fp8) && (layout === 'out_in' || layers.length === 1);
+  return inEightBits ? linearFp8(x, weights, biases, layout, fp8) : linear(x, weights, biases, layout);
 }
 
 /** Rows of a table by id. A unit of its own: the table is often the largest parameter, and used at both ends of the model. */

@@ -64,6 +64,8 @@ export interface OpDefinition<A extends Attrs> {
   readonly dtypes?: readonly FloatDType[];
   /** Relative tolerance of kernels in f32 against the reference; default 1e-5. */
   readonly tolerance?: number;
+  /** For outputs that are codes of rounded values: by how many steps a kernel's may differ. Default 0. */
+  readonly codeSteps?: number;
 }
 
 export type Op<A extends Attrs = Attrs> = OpDefinition<A>;

@@ -11,6 +11,10 @@ import type { Op } from './define-op.js';
 import { dropoutOp } from './dropout.js';
 import { embeddingBackward, embeddingOp } from './embedding.js';
 import { fillOp } from './fill.js';
+import { fp8Advance } from './fp8-advance.js';
+import { fp8Cast } from './fp8-cast.js';
+import { fp8Matmul } from './fp8-matmul.js';
+import { fp8Swiglu, fp8SwigluBackward } from './fp8-swiglu.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { gradNorm, sumSquares } from './grad-norm.js';
 import { layerNormBackward, layerNormOp } from './layer-norm.js';
@@ -21,10 +25,12 @@ import {
   linearCrossEntropyFusedBackward,
   linearCrossEntropyOp,
 } from './linear-cross-entropy.js';
+import { linearFp8Op } from './linear-fp8.js';
 import { linearDxGelu, linearGelu } from './linear-gelu.js';
 import { lionOp } from './lion.js';
 import { matmulOp } from './matmul.js';
 import { mlpOp } from './mlp.js';
+import { mlpFp8Op } from './mlp-fp8.js';
 import { mulOp } from './mul.js';
 import { randomNormal, randomUniform } from './random-normal.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
@@ -49,6 +55,11 @@ export const ops: readonly Op<any>[] = [
   embeddingOp,
   embeddingBackward,
   fillOp,
+  fp8Advance,
+  fp8Cast,
+  fp8Matmul,
+  fp8Swiglu,
+  fp8SwigluBackward,
   geluOp,
   geluBackward,
   geluBackwardRecompute,
@@ -58,6 +69,7 @@ export const ops: readonly Op<any>[] = [
   linearOp,
   linearDw,
   linearDx,
+  linearFp8Op,
   linearGelu,
   linearDxGelu,
   linearCrossEntropyOp,
@@ -67,6 +79,7 @@ export const ops: readonly Op<any>[] = [
   lionOp,
   matmulOp,
   mlpOp,
+  mlpFp8Op,
   mulOp,
   randomNormal,
   randomUniform,
@@ -94,8 +107,10 @@ export { launch } from './launch.js';
 export { layerNorm } from './layer-norm.js';
 export { type LinearLayout, linear } from './linear.js';
 export { linearCrossEntropy } from './linear-cross-entropy.js';
+export { type Fp8Layer, linearFp8 } from './linear-fp8.js';
 export { matmul } from './matmul.js';
 export { type MlpActivation, mlp } from './mlp.js';
+export { mlpFp8 } from './mlp-fp8.js';
 export { mul } from './mul.js';
 export { Random } from './random-samples.js';
 export { rmsNorm } from './rms-norm.js';

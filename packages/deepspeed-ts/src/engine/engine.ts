@@ -3,6 +3,7 @@ import {
   type Communicator,
   DeepSpeedError,
   type Device,
+  type Fp8Training,
   full,
   type Module,
   noGrad,
@@ -46,6 +47,8 @@ export interface EngineParts {
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
   readonly lossScaler: LossScaler;
+  /** Present when linear layers multiply in 8 bits. */
+  readonly fp8?: Fp8Training | undefined;
   readonly dataloader: BatchSource | undefined;
   readonly seed: number;
   /** Closed by `dispose` when the engine opened it. */
@@ -64,6 +67,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   readonly lossScaler: LossScaler;
   readonly #store: ZeroStore<OptimizerOptions>;
   readonly #dataloader: BatchSource | undefined;
+  readonly #fp8: Fp8Training | undefined;
   readonly #checkpointer: Checkpointer;
   readonly #ownsCommunicator: boolean;
   readonly #throughput = new Throughput();
@@ -89,6 +93,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.lossScaler = parts.lossScaler;
     this.#store = parts.store;
     this.#dataloader = parts.dataloader;
+    this.#fp8 = parts.fp8;
     this.#seed = parts.seed;
     this.#ownsCommunicator = parts.ownsCommunicator;
     this.#wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
@@ -291,6 +296,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.#loss?.dispose();
     this.#loss = undefined;
     try {
+      this.#fp8?.dispose();
       this.#store.dispose();
       this.model.dispose();
     } finally {
@@ -369,6 +375,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     const optionsOf = (parameter: Parameter) => this.optimizer.optionsOf(parameter);
     const apply = () => this.#store.step({ optionsOf, maxNorm: this.config.gradient_clipping, gradScale });
     this.#timed('step', apply, () => this.#store.gradNorm!);
+    this.#fp8?.advance();
     this.#gradNorm = await this.#store.finishStep();
     this.#globalSteps++;
     // Every rank has the same norm, and so takes the same way from here.

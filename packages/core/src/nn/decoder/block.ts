@@ -1,4 +1,4 @@
-import { attention, dropout, mlp, rope } from '../../ops/index.js';
+import { attention, dropout, gelu, mlp, mlpFp8, rope, swiglu } from '../../ops/index.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import { init } from '../init.js';
 import { fusedLinear, LayerNorm, Linear, RMSNorm } from '../layers.js';
@@ -63,7 +63,20 @@ export class MLP extends Module<[Tensor], Tensor> {
 
   forward(x: Tensor): Tensor {
     const { mlp: activation, layout, dropout: p } = this.#config;
-    return dropout(mlp(x, this.#in, this.#out, activation, layout), p.residual);
+    const y = this.#out.fp8 ? this.#inEightBits(x) : mlp(x, this.#in, this.#out, activation, layout);
+    return dropout(y, p.residual);
+  }
+
+  #inEightBits(x: Tensor): Tensor {
+    const { mlp: activation, layout, mlpBias } = this.#config;
+    const [first, last] = [this.#in[0]!.fp8, this.#out.fp8];
+    const whole = first && last && activation === 'swiglu' && layout === 'out_in' && !mlpBias && this.#in.every(({ fp8 }) => fp8);
+    if (whole) {
+      const weights = this.#in.map(({ weight }) => weight);
+      return mlpFp8(x, weights, this.#out.weight, [first, last]);
+    }
+    const h = fusedLinear(x, this.#in);
+    return this.#out.forward(activation === 'swiglu' ? swiglu(h) : gelu(h, activation === 'gelu_tanh' ? 'tanh' : 'none'));
   }
 }
 
