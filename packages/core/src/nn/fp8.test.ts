@@ -1,0 +1,98 @@
+import { describe, expect, it } from 'vitest';
+import { backward } from '../autograd/backward.js';
+import { checkpoint } from '../autograd/checkpoint.js';
+import { watch } from '../autograd/leaf.js';
+import { ReferenceBackend } from '../backend/reference-backend.js';
+import { Random } from '../ops/index.js';
+import { fromHost, full } from '../tensor/create.js';
+import { Device } from '../tensor/device.js';
+import { scope } from '../tensor/scope.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { MLP } from './decoder/block.js';
+import { decoderConfig } from './decoder/config.js';
+import { Fp8Training } from './fp8.js';
+import { Linear } from './layers.js';
+import { LocalStore } from './local-store.js';
+import type { Module } from './module.js';
+
+/** Composes whole maps of their pieces, as devices do: those write the state. */
+class Pieces extends ReferenceBackend {
+  override supports(op: string): boolean {
+    return op !== 'linear_fp8' && op !== 'mlp_fp8' && super.supports(op);
+  }
+}
+
+/** Output, gradient of the input and of all weights of a model on one batch, after `steps` of looking. */
+function run(model: Module<[Tensor], Tensor>, size: number, eightBits: boolean, options: { steps?: number; recompute?: boolean } = {}) {
+  const device = new Device(new Pieces());
+  const store = new LocalStore(model, device, { dtype: 'bf16', gradientDtype: 'bf16' });
+  const fp8 = eightBits ? new Fp8Training(model, device, { history: 4 }) : undefined;
+  const x = { ...new Random(5).randn(37, size), dtype: 'bf16' as const };
+  const results: Float64Array[] = [];
+  for (let step = 0; step < (options.steps ?? 1); step++) {
+    store.zeroGrad();
+    results.length = 0;
+    scope(() => {
+      const { tensor, leaf } = watch(fromHost(device, x));
+      const y = options.recompute ? (checkpoint((input) => model.call(input), tensor) as Tensor) : model.call(tensor);
+      results.push(y.readSync().data);
+      backward(y, full(device, y.shape, 'bf16', 1e-6));
+      results.push(leaf.gradient!.readSync().data);
+      leaf.gradient!.dispose();
+    });
+    for (const name of store.stateDict().keys()) results.push(store.gradientOf(name)!.readSync().data);
+    fp8?.advance();
+  }
+  fp8?.dispose();
+  store.dispose();
+  model.dispose();
+  expect(device.liveBuffers).toBe(0);
+  return results;
+}
+
+/** Of the difference, relative to the norm. */
+function distance(a: Float64Array, b: Float64Array): number {
+  const norm = (values: Float64Array) => Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
+  return norm(a.map((v, i) => v - b[i]!)) / norm(b);
+}
+
+const config = (layers = 1) =>
+  decoderConfig({
+    model_type: 'llama',
+    vocab_size: 32,
+    hidden_size: 32,
+    num_hidden_layers: layers,
+    num_attention_heads: 2,
+    num_key_value_heads: 2,
+    intermediate_size: 48,
+    max_position_embeddings: 64,
+    rms_norm_eps: 1e-5,
+    rope_theta: 1e4,
+    tie_word_embeddings: false,
+  });
+
+describe('linear layers in 8 bits', () => {
+  it.each([
+    ['a linear layer', () => new Linear(32, 48), 32],
+    ['a linear layer stored the other way', () => new Linear(32, 48, { layout: 'in_out' }), 32],
+    ['the feed-forward part', () => new MLP(config()), 32],
+  ] as const)(
+    '%s: results and gradients are those of bf16 but for rounding, with scales of the first step and of later ones',
+    (_, make, size) => {
+      const expected = run(make(), size, false);
+      for (const steps of [1, 3]) {
+        const got = run(make(), size, true, { steps });
+        for (const [i, values] of got.entries()) expect(distance(values, expected[i]!), `result ${i}, step ${steps}`).toBeLessThan(0.1);
+      }
+    },
+  );
+
+  it('a recomputed layer has the bits of one that kept its activations', () => {
+    const options = { steps: 2 };
+    expect(run(new MLP(config()), 32, true, { ...options, recompute: true })).toEqual(run(new MLP(config()), 32, true, options));
+  });
+
+  it('layers whose sizes are no multiples of 16 stay as they are', () => {
+    expect(run(new Linear(24, 48), 24, true)).toEqual(run(new Linear(24, 48), 24, false));
+  });
+});
