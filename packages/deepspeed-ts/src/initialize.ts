@@ -1,4 +1,4 @@
-import { type Backend, type Communicator, ConfigError, Device, Fp8Training, type Parameter } from '@deepspeed-ts/core';
+import { type Backend, type Communicator, ConfigError, Device, type Parameter } from '@deepspeed-ts/core';
 import { type OptimizerOptions, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
 import { type DeepSpeedConfig, loadConfig } from './config/index.js';
 import { DataLoader, type Dataset, type HostArray } from './data/index.js';
@@ -7,6 +7,7 @@ import type { Batch } from './engine/batch.js';
 import { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
 import { EngineOptimizer, type ParameterGroups } from './engine/optimizer.js';
 import { type ConfiguredOptimizer, createOptimizer } from './optimizers/index.js';
+import { fp8Of } from './precision/fp8.js';
 import { dtypesOf, lossScalerOf } from './precision/index.js';
 import { createScheduler, type LRScheduler } from './schedules/index.js';
 
@@ -61,6 +62,7 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
     const optimizer = new EngineOptimizer(model, settings, options.parameterGroups);
     const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
     const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
+    const fp8 = await fp8Of(config, model, device);
     const store = new ZeroStore<OptimizerOptions>(model, {
       device,
       communicator,
@@ -72,7 +74,6 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
     });
     const ownsCommunicator = options.communicator === undefined;
     const lossScaler = lossScalerOf(config);
-    const fp8 = fp8Of(config, model, device);
     const engine = new DeepSpeedEngine({
       model,
       config,
@@ -97,21 +98,6 @@ export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
 /** Where a backend of the caller's comes without a communicator: what connects ranks of its kind. */
 function deviceOf(backend: Backend | undefined): DeviceName | undefined {
   return backend && (backend.name === 'cuda' ? 'cuda' : 'cpu');
-}
-
-/** @throws ConfigError where the device can't multiply in 8 bits */
-function fp8Of({ fp8 }: DeepSpeedConfig, model: TrainableModel, device: Device): Fp8Training | undefined {
-  if (!fp8.enabled) return undefined;
-  if (!device.backend.supports('fp8_matmul', ['bf16']))
-    throw new ConfigError([
-      `fp8.enabled: expected a GPU with 8-bit tensor cores (compute capability 8.9 or later, such as an H100), got '${device.name}'; leave fp8 out there`,
-    ]);
-  return new Fp8Training(model, device, {
-    history: fp8.amax_history_len,
-    amax: fp8.amax_compute_algo,
-    margin: fp8.margin,
-    fastBackward: fp8.fast_backward,
-  });
 }
 
 function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | undefined): ConfiguredOptimizer {
