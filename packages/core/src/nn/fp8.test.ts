@@ -3,6 +3,7 @@ import { backward } from '../autograd/backward.js';
 import { checkpoint } from '../autograd/checkpoint.js';
 import { watch } from '../autograd/leaf.js';
 import { ReferenceBackend } from '../backend/reference-backend.js';
+import type { DType } from '../dtype.js';
 import { Random } from '../ops/index.js';
 import { fromHost, full } from '../tensor/create.js';
 import { Device } from '../tensor/device.js';
@@ -17,8 +18,8 @@ import type { Module } from './module.js';
 
 /** Composes whole maps of their pieces, as devices do: those write the state. */
 class Pieces extends ReferenceBackend {
-  override supports(op: string): boolean {
-    return op !== 'linear_fp8' && op !== 'mlp_fp8' && super.supports(op);
+  override supports(op: string, dtypes: readonly DType[]): boolean {
+    return op !== 'linear_fp8' && op !== 'mlp_fp8' && super.supports(op, dtypes);
   }
 }
 
