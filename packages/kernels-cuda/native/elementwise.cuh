@@ -54,28 +54,31 @@ template <int N, class T> __device__ __forceinline__ void load_table(const T* fr
 }
 
 // ---- f over a flat range ---------------------------------------------------------------------------------------
-constexpr int kMapThreads = 256;
-constexpr int kMapVectors = 4;  // a thread's, all loaded before the first is used
-
 // Stands for an operand that there is not.
 struct None {};
+
+constexpr int kMapThreads = 256;
+// Vectors of a thread, all loaded before the first is used. One keeps the most warps resident, and is best where every access is of
+// 16 bytes; kernels that widen or narrow have smaller ones and take more of them.
+template <int N, class... T> constexpr int kMapVectors = ((std::is_same_v<T, None> || sizeof(T) * N == 16) && ...) ? 1 : 4;
 
 // f(a, b, y, z): a and b from x0 and x1, results to y0 and y1.
 template <int N, class F, class X0, class X1, class Y0, class Y1>
 __global__ void __launch_bounds__(kMapThreads) map_kernel(int64_t n, F f, const X0* x0, const X1* x1, Y0* y0, Y1* y1) {
   constexpr bool kTwoIn = !std::is_same_v<X1, None>, kTwoOut = !std::is_same_v<Y1, None>;
-  const int64_t vectors = n / N, first = int64_t(blockIdx.x) * (kMapThreads * kMapVectors) + threadIdx.x;
-  Pack<X0, N> a[kMapVectors];
-  Pack<X1, N> b[kMapVectors];
+  constexpr int kVectors = kMapVectors<N, X0, X1, Y0, Y1>;
+  const int64_t vectors = n / N, first = int64_t(blockIdx.x) * (kMapThreads * kVectors) + threadIdx.x;
+  Pack<X0, N> a[kVectors];
+  Pack<X1, N> b[kVectors];
 #pragma unroll
-  for (int u = 0; u < kMapVectors; u++) {
+  for (int u = 0; u < kVectors; u++) {
     const int64_t i = first + u * kMapThreads;
     if (i >= vectors) break;
     a[u] = load_pack<N>(x0 + i * N);
     if constexpr (kTwoIn) b[u] = load_pack<N>(x1 + i * N);
   }
 #pragma unroll
-  for (int u = 0; u < kMapVectors; u++) {
+  for (int u = 0; u < kVectors; u++) {
     const int64_t i = first + u * kMapThreads;
     if (i >= vectors) break;
     float p[N], q[N], y[N], z[N];
@@ -105,12 +108,14 @@ static void map(cudaStream_t stream, int64_t n, const F& f, const X0* x0, const 
   constexpr int N = int(16 / std::max({sizeof(X0), sizeof(X1), sizeof(Y0), sizeof(Y1)}));
   const bool aligned = is_aligned(x0, N * sizeof(X0)) && is_aligned(x1, N * sizeof(X1)) && is_aligned(y0, N * sizeof(Y0)) &&
                        is_aligned(y1, N * sizeof(Y1));
-  const int64_t vectors = aligned ? n / N : n, tile = kMapThreads * kMapVectors;
-  const unsigned blocks = unsigned(std::max<int64_t>(1, (vectors + tile - 1) / tile));
+  const auto blocks = [&](int64_t vectors, int in_thread) {
+    const int64_t tile = int64_t(kMapThreads) * in_thread;
+    return unsigned(std::max<int64_t>(1, (vectors + tile - 1) / tile));
+  };
   if (aligned)
-    map_kernel<N><<<blocks, kMapThreads, 0, stream>>>(n, f, x0, x1, y0, y1);
+    map_kernel<N><<<blocks(n / N, kMapVectors<N, X0, X1, Y0, Y1>), kMapThreads, 0, stream>>>(n, f, x0, x1, y0, y1);
   else
-    map_kernel<1><<<blocks, kMapThreads, 0, stream>>>(n, f, x0, x1, y0, y1);
+    map_kernel<1><<<blocks(n, kMapVectors<1, X0, X1, Y0, Y1>), kMapThreads, 0, stream>>>(n, f, x0, x1, y0, y1);
 }
 
 constexpr None* kNone = nullptr;

@@ -9,8 +9,8 @@ namespace {
 
 constexpr int kWarps = 8;        // of a block of the first pass
 constexpr int64_t kChunk = 64;   // rows of a block: 8 a warp, all in flight at once
-constexpr int64_t kMostChunk = 512;
-constexpr int64_t kManyBlocks = 4096;
+constexpr int64_t kMostChunk = 1024;
+constexpr int64_t kManyBlocks = 528;  // 4 for each multiprocessor of an H100
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -6,7 +6,7 @@
 namespace ds {
 namespace {
 
-constexpr int kThreads = 256, kVectors = 2;
+constexpr int kThreads = 256, kVectors = 4;
 
 struct Mask {
   PhiloxKey key;

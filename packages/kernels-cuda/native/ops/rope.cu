@@ -7,66 +7,48 @@ namespace ds {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kGroup = 4;  // heads that a thread turns by the same angles, read once
 
 struct Shape {
-  unsigned length, heads, rotated, vectors, groups;  // vectors of N in half a head; groups of heads in a row
+  unsigned length, heads, rotated, vectors;  // vectors of N in half a head
   int half;
   int64_t position;
   float sign;
 };
 
-// An item is N pairs of kGroup heads of one row.
+// An item is N pairs of one head of one row.
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
     rope_kernel(unsigned items, int64_t first_row, Shape s, const T* x, const float* cos, const float* sin, T* y) {
   const unsigned item = blockIdx.x * kThreads + threadIdx.x;
   if (item >= items) return;
   const unsigned rest = item / s.vectors, i = (item - rest * s.vectors) * N;
-  const unsigned row_here = rest / s.groups, head = (rest - row_here * s.groups) * kGroup;
+  const unsigned row_here = rest / s.heads, head = rest - row_here * s.heads;
+  if (head >= s.rotated && x == y) return;
   const int64_t row = first_row + row_here, base = (row * s.heads + head) * 2 * s.half + i;
-  Pack<T, N> low[kGroup], high[kGroup];
-#pragma unroll
-  for (int k = 0; k < kGroup; k++) {
-    if (head + k >= s.heads) break;
-    const T* from = x + base + int64_t(k) * 2 * s.half;
-    low[k] = load_pack<N>(from);
-    high[k] = load_pack<N>(from + s.half);
-  }
-  float co[N], si[N];
+  Pack<T, N> low = load_pack<N>(x + base), high = load_pack<N>(x + base + s.half);
   if (head < s.rotated) {
     const int64_t at = (unsigned(row) % s.length + s.position) * s.half + i;
+    float a[N], b[N], p[N], q[N], co[N], si[N];
     load_table(cos + at, co);
     load_table(sin + at, si);
+    unpack(low, a);
+    unpack(high, b);
 #pragma unroll
-    for (int j = 0; j < N; j++) si[j] *= s.sign;
-  }
-#pragma unroll
-  for (int k = 0; k < kGroup; k++) {
-    if (head + k >= s.heads) break;
-    T* to = y + base + int64_t(k) * 2 * s.half;
-    if (head + k < s.rotated) {
-      float a[N], b[N], p[N], q[N];
-      unpack(low[k], a);
-      unpack(high[k], b);
-#pragma unroll
-      for (int j = 0; j < N; j++) {
-        p[j] = fmaf(a[j], co[j], -(b[j] * si[j]));
-        q[j] = fmaf(b[j], co[j], a[j] * si[j]);
-      }
-      low[k] = packed<T>(p);
-      high[k] = packed<T>(q);
-    } else if (x == y) {
-      continue;
+    for (int j = 0; j < N; j++) {
+      const float turned = si[j] * s.sign;
+      p[j] = fmaf(a[j], co[j], -(b[j] * turned));
+      q[j] = fmaf(b[j], co[j], a[j] * turned);
     }
-    store_pack(to, low[k]);
-    store_pack(to + s.half, high[k]);
+    low = packed<T>(p);
+    high = packed<T>(q);
   }
+  store_pack(y + base, low);
+  store_pack(y + base + s.half, high);
 }
 
 template <int N, class T> void rotate(const Call& c, Shape s) {
   s.vectors = unsigned(s.half / N);
-  const int64_t in_row = int64_t(s.vectors) * s.groups, rows = c.in[0].rows();
+  const int64_t in_row = int64_t(s.vectors) * s.heads, rows = c.in[0].rows();
   const int64_t most = std::max<int64_t>(1, (int64_t(1) << 30) / in_row);  // items count in 32 bits
   for (int64_t row = 0; row < rows; row += most) {
     const unsigned items = unsigned(std::min(most, rows - row) * in_row);
@@ -90,7 +72,7 @@ KERNEL(rope, kFloats) {
   if (x.numel == 0) return nullptr;
   Shape s{};
   s.length = unsigned(x.dims[1]), s.heads = unsigned(x.cols() / d), s.rotated = unsigned(rotated), s.half = int(d / 2);
-  s.groups = (s.heads + kGroup - 1) / kGroup, s.position = position, s.sign = float(c.attrs[2]);
+  s.position = position, s.sign = float(c.attrs[2]);
   by_float(x.dtype, [&](auto t) {
     using T = typename decltype(t)::type;
     const bool aligned = s.half % kVector<T> == 0 && is_aligned(x.data, 16) && is_aligned(y.data, 16) &&

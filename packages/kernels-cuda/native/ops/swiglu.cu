@@ -18,9 +18,10 @@ template <int N> struct Place {
   }
 };
 
+constexpr int kItems = 2;  // of a thread: more than enough in flight, and no loss of occupancy
+
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads) swiglu_kernel(unsigned items, unsigned vectors_in_row, int64_t F, const T* x, T* y) {
-  constexpr int kItems = 4;
   const unsigned first = blockIdx.x * (kThreads * kItems) + threadIdx.x;
   Pack<T, N> gate[kItems], up[kItems];
 #pragma unroll
@@ -48,7 +49,6 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(unsigned items, unsign
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
     swiglu_backward_kernel(unsigned items, unsigned vectors_in_row, int64_t F, const T* dy, const T* x, T* dx, T* y) {
-  constexpr int kItems = 2;
   const unsigned first = blockIdx.x * (kThreads * kItems) + threadIdx.x;
   Pack<T, N> grad[kItems], gate[kItems], up[kItems];
 #pragma unroll
@@ -99,7 +99,7 @@ template <class F> void in_pieces(int64_t rows, int64_t vectors_in_row, const F&
 template <int N, class T> void forward(cudaStream_t stream, const View& x, const View& y) {
   const int64_t F = y.cols();
   in_pieces(y.rows(), F / N, [&](int64_t row, unsigned items, unsigned vectors_in_row) {
-    const unsigned blocks = (items + 4 * kThreads - 1) / (4 * kThreads);
+    const unsigned blocks = (items + kItems * kThreads - 1) / (kItems * kThreads);
     swiglu_kernel<N><<<blocks, kThreads, 0, stream>>>(items, vectors_in_row, F, x.as<const T>() + row * 2 * F, y.as<T>() + row * F);
   });
 }
@@ -107,7 +107,7 @@ template <int N, class T> void forward(cudaStream_t stream, const View& x, const
 template <int N, class T> void backward(cudaStream_t stream, const View& dy, const View& x, const View& dx, const View* y) {
   const int64_t F = dy.cols();
   in_pieces(dy.rows(), F / N, [&](int64_t row, unsigned items, unsigned vectors_in_row) {
-    const unsigned blocks = (items + 2 * kThreads - 1) / (2 * kThreads);
+    const unsigned blocks = (items + kItems * kThreads - 1) / (kItems * kThreads);
     swiglu_backward_kernel<N><<<blocks, kThreads, 0, stream>>>(items, vectors_in_row, F, dy.as<const T>() + row * F,
                                                               x.as<const T>() + row * 2 * F, dx.as<T>() + row * 2 * F,
                                                               y == nullptr ? nullptr : y->as<T>() + row * F);
