@@ -91,6 +91,14 @@ __global__ void __launch_bounds__(128) sum_tiles(const G* dy, T* dtable, Embeddi
 #pragma unroll
     for (int u = 0; u < kAhead; u++)
       if (j + u < count) ahead[u] = *reinterpret_cast<const Pack<G, N>*>(dy + int64_t(position[j + u]) * C + column);
+    if (accumulate) {  // the rows that these sums and the next will be added to
+#pragma unroll
+      for (int u = 0; u < 2 * kAhead; u++) {
+        const int at = j + u;
+        if ((j > 0 && u < kAhead) || at >= count || key[1 + at] >= order.V) continue;
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(dtable + int64_t(key[1 + at]) * C + column));
+      }
+    }
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
       if (j + u >= count) break;

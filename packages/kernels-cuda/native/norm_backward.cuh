@@ -3,7 +3,8 @@
 //   dw = sum over rows of dy xhat, db = sum over rows of dy
 // Rows are cut into groups by their number and size alone, never by the device. A block takes a group: it keeps its columns of dw
 // and db in registers while the rows go by (the next ones are already on their way) and leaves them as a line of `partial`; a second
-// kernel adds the lines, always in the same order.
+// kernel adds the lines, always in the same order. Memory is kept busy by few instructions an element: rows are turned into xhat and
+// g once, and a block's sums travel together.
 #pragma once
 #include "norm.cuh"
 
@@ -15,70 +16,50 @@ template <class T, class W> struct NormBackward {
   const float* stats;
   T* dx;
   float* partial;  // [groups, (dw [C], db [C])]
-  int64_t rows, rows_in_group;
+  int64_t rows;
   int cols;
 };
 
-// R rows as they are stored, V vectors a thread; rows and columns that there are not are zero.
-template <int R, int V, class T> struct NormRows {
-  Pack<T, kVector<T>> dy[R][V], h[R][V];
-  float mean[R], rstd[R];
-};
-
-__device__ __forceinline__ void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
-
-template <bool Layer, int kThreads, int R, int V, class T, class W>
-__device__ __forceinline__ void load_rows(NormRows<R, V, T>& to, const NormBackward<T, W>& p, int64_t row, int64_t end) {
-  constexpr int N = kVector<T>;
-#pragma unroll
-  for (int r = 0; r < R; r++) {
-    const bool real = row + r < end;
-    const int64_t start = (row + r) * p.cols;
-#pragma unroll
-    for (int v = 0; v < V; v++) {
-      const int i = (v * kThreads + int(threadIdx.x)) * N;
-      to.dy[r][v] = to.h[r][v] = Pack<T, N>{};
-      if (real && i < p.cols) {
-        to.dy[r][v] = load_pack<N>(p.dy + start + i);
-        to.h[r][v] = load_pack<N>(p.h + start + i);
-        if (p.dh != nullptr) prefetch(p.dh + start + i);  // into the cache only: registers are full
-      }
-    }
-    to.mean[r] = to.rstd[r] = 0;
-    if (real) {
-      if constexpr (Layer) to.mean[r] = p.stats[(row + r) * 2], to.rstd[r] = p.stats[(row + r) * 2 + 1];
-      else to.rstd[r] = p.stats[row + r];
-    }
-  }
-}
-
-// Sums `x` over the block, all at once, behind one barrier: `room` [K, warps] must be another one in the next call.
-template <int K, int kThreads> __device__ __forceinline__ void sum_over_block(float (&x)[K], float (*room)[kThreads / 32]) {
+// Sums K values over the block behind one barrier; K is a power of two. Lanes first trade halves of the values, so that K sums cost
+// little more than one: lane l ends with value l K / 32. `room` [warps][K] must be another one in the next call.
+template <int K, int kThreads> __device__ __forceinline__ void sum_together(float (&x)[K], float* room) {
   constexpr int kWarps = kThreads / 32;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int offset = 16;
 #pragma unroll
-  for (int k = 0; k < K; k++) x[k] = warp_reduce(x[k], Sum{});
-  if (threadIdx.x % 32 == 0) {
+  for (int m = K / 2; m >= 1; m /= 2, offset /= 2) {
+    const bool upper = lane & offset;
 #pragma unroll
-    for (int k = 0; k < K; k++) room[k][threadIdx.x / 32] = x[k];
-  }
-  __syncthreads();
-#pragma unroll
-  for (int k = 0; k < K; k++) {
-    if constexpr (kWarps <= 8) {
-      x[k] = room[k][0];
-#pragma unroll
-      for (int warp = 1; warp < kWarps; warp++) x[k] += room[k][warp];
-    } else {  // fewer registers than so many loads
-      x[k] = warp_reduce(threadIdx.x % 32 < kWarps ? room[k][threadIdx.x % 32] : 0.0f, Sum{});
+    for (int i = 0; i < m; i++) {
+      const float give = upper ? x[i] : x[i + m], keep = upper ? x[i + m] : x[i];
+      x[i] = keep + __shfl_xor_sync(0xffffffffu, give, offset);
     }
   }
+#pragma unroll
+  for (; offset >= 1; offset /= 2) x[0] += __shfl_xor_sync(0xffffffffu, x[0], offset);
+  float sum = x[0];
+  constexpr int kShare = 32 / K;  // lanes with one value
+  if constexpr (kWarps > 1) {
+    if (lane % kShare == 0) room[warp * K + lane / kShare] = sum;
+    __syncthreads();
+    sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; w += kShare)
+      if (const int at = w + lane % kShare; kWarps % kShare == 0 || at < kWarps) sum += room[at * K + lane / kShare];
+#pragma unroll
+    for (int step = kShare / 2; step >= 1; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  }
+#pragma unroll
+  for (int k = 0; k < K; k++) x[k] = __shfl_sync(0xffffffffu, sum, k * kShare);
 }
 
-template <bool Layer, int kThreads, int R, int V, class T, class W>
-__global__ void __launch_bounds__(kThreads, 512 / kThreads) norm_backward(const NormBackward<T, W> p) {
+// As the rows arrive they become xhat and g in f32, which wait in registers for the sums of the row.
+template <bool Layer, bool Dh, int kThreads, int kBlocks, int R, int V, class T, class W>
+__global__ void __launch_bounds__(kThreads, kBlocks) norm_backward(const NormBackward<T, W> p) {
   constexpr int N = kVector<T>, K = Layer ? 2 * R : R;
-  __shared__ float room[2][K][kThreads / 32];
-  const int64_t first = blockIdx.x * p.rows_in_group, last = first + p.rows_in_group, end = last < p.rows ? last : p.rows;
+  __shared__ float room[2][K * kThreads / 32];
+  const int64_t first = p.rows * blockIdx.x / gridDim.x, end = p.rows * (blockIdx.x + 1) / gridDim.x;
+  const float inverse = 1.0f / p.cols;
   float w[V][N], dw[V][N] = {}, db[V][N] = {};
 #pragma unroll
   for (int v = 0; v < V; v++) {
@@ -87,56 +68,84 @@ __global__ void __launch_bounds__(kThreads, 512 / kThreads) norm_backward(const 
     for (int k = 0; k < N; k++) w[v][k] = 0;
     if (i < p.cols) load_table(p.w + i, w[v]);
   }
-  NormRows<R, V, T> now, next;
-  load_rows<Layer, kThreads>(next, p, first, end);
-  int turn = 0;
-  for (int64_t row = first; row < end; row += R, turn ^= 1) {
-    now = next;
-    load_rows<Layer, kThreads>(next, p, row + R, end);
-    Pack<T, N> dh[R][V];  // needed behind the barrier
+  Pack<T, N> dy[R][V], h[R][V], dh[Dh ? R : 1][V];
+  float mean[R], rstd[R];
+  const auto load_all = [&](int64_t row) {
 #pragma unroll
     for (int r = 0; r < R; r++) {
+      const bool real = row + r < end;
 #pragma unroll
       for (int v = 0; v < V; v++) {
         const int i = (v * kThreads + int(threadIdx.x)) * N;
-        dh[r][v] = Pack<T, N>{};
-        if (p.dh != nullptr && row + r < end && i < p.cols) dh[r][v] = load_pack<N>(p.dh + (row + r) * p.cols + i);
+        dy[r][v] = h[r][v] = Pack<T, N>{};
+        if (real && i < p.cols) {
+          dy[r][v] = load_pack<N>(p.dy + (row + r) * p.cols + i);
+          h[r][v] = load_pack<N>(p.h + (row + r) * p.cols + i);
+        }
       }
-    }
-    float sums[K] = {};  // of g xhat, then of g
-#pragma unroll
-    for (int r = 0; r < R; r++) {
-#pragma unroll
-      for (int v = 0; v < V; v++) {
-        float d[N], h[N];
-        unpack(now.dy[r][v], d);
-        unpack(now.h[r][v], h);
-#pragma unroll
-        for (int k = 0; k < N; k++) {
-          const float xhat = (Layer ? h[k] - now.mean[r] : h[k]) * now.rstd[r], g = d[k] * w[v][k];
-          sums[r] = fmaf(g, xhat, sums[r]);
-          dw[v][k] = fmaf(d[k], xhat, dw[v][k]);
-          if constexpr (Layer) sums[R + r] += g, db[v][k] += d[k];
+      mean[r] = rstd[r] = 0;
+      if (real) {
+        if constexpr (Layer) {
+          const float2 s = *reinterpret_cast<const float2*>(p.stats + (row + r) * 2);
+          mean[r] = s.x, rstd[r] = s.y;
+        } else {
+          rstd[r] = p.stats[row + r];
         }
       }
     }
-    sum_over_block<K, kThreads>(sums, room[turn]);
+  };
+  load_all(first);
+  int turn = 0;
+  for (int64_t row = first; row < end; row += R, turn ^= 1) {
+    float g[R][V][N], xhat[R][V][N], scale[R], sums[K] = {};  // sums of g xhat, then of g
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+      scale[r] = rstd[r];
+      const float shift = -mean[r] * rstd[r];
+#pragma unroll
+      for (int v = 0; v < V; v++) {
+        float d[N];
+        unpack(dy[r][v], d);
+        unpack(h[r][v], xhat[r][v]);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+          float& x = xhat[r][v][k];
+          if constexpr (!Layer) x *= rstd[r];
+          else if constexpr (sizeof(T) == 2) x = fmaf(x, rstd[r], shift);  // h is coarser than what this loses
+          else x = (x - mean[r]) * rstd[r];
+          g[r][v][k] = d[k] * w[v][k];
+          sums[r] = fmaf(g[r][v][k], x, sums[r]);
+          dw[v][k] = fmaf(d[k], x, dw[v][k]);
+          if constexpr (Layer) sums[R + r] += g[r][v][k], db[v][k] += d[k];
+        }
+      }
+    }
+    if constexpr (Dh) {
+#pragma unroll
+      for (int r = 0; r < R; r++) {
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+          const int i = (v * kThreads + int(threadIdx.x)) * N;
+          if (row + r < end && i < p.cols) dh[r][v] = load_pack<N>(p.dh + (row + r) * p.cols + i);
+        }
+      }
+    }
+    load_all(row + R);
+    sum_together<K, kThreads>(sums, room[turn]);
 #pragma unroll
     for (int r = 0; r < R; r++) {
       if (row + r >= end) break;
-      const float mean_gx = sums[r] / p.cols, mean_g = Layer ? sums[K - R + r] / p.cols : 0;
+      const float by_x = -sums[r] * inverse * scale[r], by_1 = Layer ? -sums[K - R + r] * inverse * scale[r] : 0;
 #pragma unroll
       for (int v = 0; v < V; v++) {
         const int i = (v * kThreads + int(threadIdx.x)) * N;
         if (i >= p.cols) break;
-        float d[N], h[N], through[N];
-        unpack(now.dy[r][v], d);
-        unpack(now.h[r][v], h);
-        unpack(dh[r][v], through);
+        float d[N];
+        if constexpr (Dh) unpack(dh[r][v], d);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-          const float xhat = (Layer ? h[k] - now.mean[r] : h[k]) * now.rstd[r], g = d[k] * w[v][k];
-          d[k] = fmaf(fmaf(xhat, -mean_gx, Layer ? g - mean_g : g), now.rstd[r], through[k]);
+          const float rest = Dh ? (Layer ? by_1 + d[k] : d[k]) : by_1;
+          d[k] = fmaf(g[r][v][k], scale[r], fmaf(xhat[r][v][k], by_x, rest));
         }
         store_pack(p.dx + (row + r) * p.cols + i, packed<T>(d));
       }
@@ -159,7 +168,7 @@ __global__ void __launch_bounds__(kThreads, 512 / kThreads) norm_backward(const 
 // Any C and alignment: a thread owns every 256th column and adds to its places in `partial` in memory.
 template <bool Layer, class T, class W> __global__ void __launch_bounds__(256) norm_backward_any(const NormBackward<T, W> p) {
   __shared__ float room[2][32];
-  const int64_t first = blockIdx.x * p.rows_in_group, last = first + p.rows_in_group, end = last < p.rows ? last : p.rows;
+  const int64_t first = p.rows * blockIdx.x / gridDim.x, end = p.rows * (blockIdx.x + 1) / gridDim.x;
   float* dw = p.partial + int64_t(blockIdx.x) * (Layer ? 2 : 1) * p.cols;
   for (int64_t row = first; row < end; row++) {
     const T *dy = p.dy + row * p.cols, *h = p.h + row * p.cols;
@@ -213,23 +222,38 @@ __global__ void __launch_bounds__(1024) add_lines(int cols, int lines, int strid
   out[j] = from_float<T>(accumulate ? to_float(out[j]) + sum : sum);
 }
 
-// Threads of a row's block on the fast path; 0: it is for the general one. Wide rows take two vectors a thread.
-static inline int backward_threads(int64_t vectors) {
-  return vectors <= 64 ? 64 : vectors <= 128 ? 128 : vectors <= 256 ? 256 : vectors <= 1024 ? 512 : 0;
+// How rows are shared out; of the shape and of whether there is a dh alone.
+struct BackwardShape {
+  int threads;         // of a row's block; 0: the general path
+  int blocks;          // that the registers of a multiprocessor hold
+  int64_t groups;      // 132 multiprocessors' fill of blocks, on every device
+};
+// A dh takes registers: rows then come one at a time where three quarters as many threads again fit for it.
+static inline BackwardShape backward_shape(int64_t vectors, int64_t rows, bool dh) {
+  BackwardShape shape = {0, 2, 0};
+  for (const int threads : {64, 96, 128, 256, 512}) {
+    if (vectors > (threads == 512 ? 1024 : threads)) continue;
+    shape.threads = threads, shape.blocks = threads == 512 ? 1 : (dh ? 768 : 512) / threads;
+    break;
+  }
+  shape.groups = std::min<int64_t>(132 * shape.blocks, (rows + 3) / 4);
+  return shape;
 }
 
-template <bool Layer, class T, class W>
-static void launch_norm_backward(cudaStream_t stream, const NormBackward<T, W>& p, int threads, unsigned groups) {
-  const int vectors = p.cols / kVector<T>;
-  switch (threads) {
-    case 64: norm_backward<Layer, 64, 2, 1><<<groups, 64, 0, stream>>>(p); break;
-    case 128: norm_backward<Layer, 128, 2, 1><<<groups, 128, 0, stream>>>(p); break;
-    case 256: norm_backward<Layer, 256, 2, 1><<<groups, 256, 0, stream>>>(p); break;
+template <bool Layer, bool Dh, class T, class W>
+static void launch_norm_backward(cudaStream_t stream, const NormBackward<T, W>& p, const BackwardShape& shape) {
+  constexpr int R = Dh ? 1 : 2, kFill = Dh ? 768 : 512;
+  const unsigned groups = unsigned(shape.groups);
+  switch (shape.threads) {
+    case 64: norm_backward<Layer, Dh, 64, kFill / 64, R, 1><<<groups, 64, 0, stream>>>(p); break;
+    case 96: norm_backward<Layer, Dh, 96, kFill / 96, R, 1><<<groups, 96, 0, stream>>>(p); break;
+    case 128: norm_backward<Layer, Dh, 128, kFill / 128, R, 1><<<groups, 128, 0, stream>>>(p); break;
+    case 256: norm_backward<Layer, Dh, 256, kFill / 256, R, 1><<<groups, 256, 0, stream>>>(p); break;
     case 512:
-      if (vectors <= 512)
-        norm_backward<Layer, 512, 2, 1><<<groups, 512, 0, stream>>>(p);
+      if (p.cols / kVector<T> <= 512)
+        norm_backward<Layer, Dh, 512, 1, 2, 1><<<groups, 512, 0, stream>>>(p);
       else
-        norm_backward<Layer, 512, 1, 2><<<groups, 512, 0, stream>>>(p);
+        norm_backward<Layer, Dh, 512, 1, 1, 2><<<groups, 512, 0, stream>>>(p);
       break;
     default: norm_backward_any<Layer><<<groups, 256, 0, stream>>>(p);
   }
@@ -249,10 +273,8 @@ template <bool Layer> static const char* run_norm_backward(const Call& c) {
     using T = typename decltype(t)::type;
     const bool regular = cols % kVector<T> == 0 && is_aligned(dy.data, 16) && is_aligned(h.data, 16) && is_aligned(dx.data, 16) &&
                          (dh == nullptr || is_aligned(dh->data, 16));
-    const int threads = regular ? backward_threads(cols / kVector<T>) : 0;
-    // 65,536 threads in all: one filling of an H100 with the registers that a thread needs, and a fixed number.
-    const int64_t most = threads == 0 ? 256 : 65536 / threads, in_group = std::max<int64_t>(4, (rows + most - 1) / most);
-    groups = (rows + in_group - 1) / in_group;
+    const BackwardShape shape = backward_shape(regular ? cols / kVector<T> : INT64_MAX, rows, dh != nullptr);
+    groups = shape.groups;
     float* partial = static_cast<float*>(scratch(kScratchC, size_t(groups * line) * sizeof(float)));
     if (partial == nullptr) {
       error = kNoWorkspace;
@@ -264,8 +286,9 @@ template <bool Layer> static const char* run_norm_backward(const Call& c) {
       NormBackward<T, W> p{};
       p.dy = dy.as<const T>(), p.h = h.as<const T>(), p.dh = dh == nullptr ? nullptr : dh->as<const T>();
       p.w = weight, p.stats = stats.as<const float>(), p.dx = dx.as<T>(), p.partial = partial;
-      p.rows = rows, p.rows_in_group = in_group, p.cols = int(cols);
-      launch_norm_backward<Layer>(c.stream, p, threads, unsigned(groups));
+      p.rows = rows, p.cols = int(cols);
+      if (dh != nullptr) launch_norm_backward<Layer, true>(c.stream, p, shape);
+      else launch_norm_backward<Layer, false>(c.stream, p, shape);
     });
   });
   if (error != nullptr) return error;
