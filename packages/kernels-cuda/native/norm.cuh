@@ -57,18 +57,76 @@ template <class T, class W> struct NormForward {
 
 constexpr int kWarpRows = 4;  // rows of a block when each has a warp
 
+// What a warp knows of its elements, and tells the others.
+struct WarpPart {
+  float count, mean, squares, sum;  // squares about its own mean; for RMS norm mean is 0
+};
+
+// Mean and squares about it of a row in the registers of kThreads threads, vector v * kThreads + thread each, behind one barrier: a
+// warp takes its own mean and the squares about that, and warps are then merged (Chan, Golub and LeVeque, 1979), which cancels as
+// little as going over the row twice.
+template <bool Layer, int kThreads, int V, class T>
+__device__ __forceinline__ void row_statistics(const Pack<T, kVector<T>> (&h)[V], int thread, int cols, WarpPart* room, float& mean,
+                                               float& squares) {
+  constexpr int N = kVector<T>, kWarps = kThreads / 32;
+  const int vectors = cols / N, warp = kWarps == 1 ? 0 : thread / 32, lane = thread % 32;
+  float sum = 0, count = 0;
+  mean = squares = 0;
+  if constexpr (Layer) {
+    int counted = 0;  // vectors of the warp
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      counted += max(0, min(32, vectors - v * kThreads - warp * 32));
+      if (v * kThreads + thread >= vectors) continue;
+      float x[N];
+      unpack(h[v], x);
+#pragma unroll
+      for (int k = 0; k < N; k++) sum += x[k];
+    }
+    sum = warp_reduce(sum, Sum{});
+    count = float(counted * N);
+    mean = sum / fmaxf(count, 1.0f);
+  }
+#pragma unroll
+  for (int v = 0; v < V; v++) {
+    if (v * kThreads + thread >= vectors) break;
+    float x[N];
+    unpack(h[v], x);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const float d = Layer ? x[k] - mean : x[k];
+      squares = fmaf(d, d, squares);
+    }
+  }
+  squares = warp_reduce(squares, Sum{});
+  if constexpr (kWarps == 1) return;
+  if (lane == 0) room[warp] = {count, mean, squares, sum};
+  __syncthreads();
+  // A lane takes the part of one warp; lanes without one add nothing.
+  WarpPart part = {0, 0, 0, 0};
+  if (lane < kWarps) part = room[lane];
+  constexpr int kLanes = kWarps <= 4 ? 4 : kWarps <= 8 ? 8 : 16;
+  const auto over_parts = [&](float x) {
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return __shfl_sync(0xffffffffu, x, 0);
+  };
+  if constexpr (Layer) {
+    mean = over_parts(part.sum) / cols;
+    const float d = part.mean - mean;
+    part.squares = fmaf(part.count * d, d, part.squares);
+  }
+  squares = over_parts(part.squares);
+}
+
 // A row by kThreads threads (32: a warp, of kWarpRows in a block), V vectors each: vector v * kThreads + thread.
 template <bool Layer, int kThreads, int V, class T, class W>
 __global__ void __launch_bounds__(kThreads == 32 ? 32 * kWarpRows : kThreads) norm_forward(const NormForward<T, W> p) {
   constexpr int N = kVector<T>;
-  __shared__ float room[32];
-  const int thread = kThreads == 32 ? threadIdx.x % 32 : threadIdx.x, vectors = p.cols / N;
+  __shared__ WarpPart room[kThreads / 32];
+  const int thread = kThreads == 32 ? threadIdx.x % 32 : threadIdx.x;
   const int64_t row = kThreads == 32 ? int64_t(blockIdx.x) * kWarpRows + threadIdx.x / 32 : blockIdx.x;
   if (row >= p.rows) return;  // a whole warp
-  const auto sum_of = [&](float x) {
-    if constexpr (kThreads == 32) return warp_reduce(x, Sum{});
-    else return block_reduce(x, 0.0f, room, Sum{});
-  };
   const int64_t start = row * p.cols;
   Pack<T, N> h[V];
 #pragma unroll
@@ -95,32 +153,9 @@ __global__ void __launch_bounds__(kThreads == 32 ? 32 * kWarpRows : kThreads) no
       if (i < p.cols) store_pack(p.h + start + i, h[v]);
     }
   }
-  float mean = 0;
-  if constexpr (Layer) {
-    float sum = 0;
-#pragma unroll
-    for (int v = 0; v < V; v++) {
-      if (v * kThreads + thread >= vectors) break;
-      float x[N];
-      unpack(h[v], x);
-#pragma unroll
-      for (int k = 0; k < N; k++) sum += x[k];
-    }
-    mean = sum_of(sum) / p.cols;
-  }
-  float squares = 0;
-#pragma unroll
-  for (int v = 0; v < V; v++) {
-    if (v * kThreads + thread >= vectors) break;
-    float x[N];
-    unpack(h[v], x);
-#pragma unroll
-    for (int k = 0; k < N; k++) {
-      const float d = Layer ? x[k] - mean : x[k];
-      squares = fmaf(d, d, squares);
-    }
-  }
-  const float rstd = 1.0f / sqrtf(sum_of(squares) / p.cols + p.eps);
+  float mean, squares;
+  row_statistics<Layer, kThreads, V, T>(h, thread, p.cols, room, mean, squares);
+  const float rstd = rsqrtf(squares / p.cols + p.eps);
 #pragma unroll
   for (int v = 0; v < V; v++) {
     const int i = (v * kThreads + thread) * N;
@@ -181,14 +216,18 @@ template <bool Layer, class T, class W> static void launch_norm(cudaStream_t str
   const bool regular = p.cols % N == 0 && is_aligned(p.x, 16) && is_aligned(p.residual, 16) && is_aligned(p.y, 16) && is_aligned(p.h, 16);
   if (!regular || vectors > 4096)
     norm_forward_any<Layer><<<rows, 256, 0, stream>>>(p);
-  else if (vectors <= 32 * 4)
-    norm_forward<Layer, 32, 4><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
-  else if (vectors <= 32 * 8)
-    norm_forward<Layer, 32, 8><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
-  else if (vectors <= 128 * 4)
-    norm_forward<Layer, 128, 4><<<rows, 128, 0, stream>>>(p);
-  else if (vectors <= 256 * 4)
-    norm_forward<Layer, 256, 4><<<rows, 256, 0, stream>>>(p);
+  else if (vectors <= 32 * 2)
+    norm_forward<Layer, 32, 2><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
+  else if (vectors <= 96)
+    norm_forward<Layer, 96, 1><<<rows, 96, 0, stream>>>(p);
+  else if (vectors <= 64 * 2)
+    norm_forward<Layer, 64, 2><<<rows, 64, 0, stream>>>(p);
+  else if (vectors <= 128 * 2)
+    norm_forward<Layer, 128, 2><<<rows, 128, 0, stream>>>(p);
+  else if (vectors <= 256 * 2)
+    norm_forward<Layer, 256, 2><<<rows, 256, 0, stream>>>(p);
+  else if (vectors <= 512 * 2)
+    norm_forward<Layer, 512, 2><<<rows, 512, 0, stream>>>(p);
   else
     norm_forward<Layer, 512, 8><<<rows, 512, 0, stream>>>(p);
 }
