@@ -82,13 +82,23 @@ export class ControlPlane {
     });
   }
 
-  async close(): Promise<void> {
+  /**
+   * Tells everybody that this rank makes no more calls. NCCL's own end waits for the other ranks: who still needs this one must hear
+   * of it before that, and give its group up.
+   */
+  leave(): void {
+    if (this.#closing) return;
     this.#closing = true;
     this.#flush();
     this.#link.send(MessageType.goodbye, number(this.#calls));
+    this.#hub?.leave(this.#calls);
+  }
+
+  async close(): Promise<void> {
+    this.leave();
     // What was sent locally arrives in a later microtask.
     await null;
-    if (this.#hub) await this.#hub.close(this.#calls);
+    if (this.#hub) await this.#hub.close();
     await this.#link.close();
   }
 

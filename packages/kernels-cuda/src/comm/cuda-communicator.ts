@@ -174,6 +174,7 @@ export class CudaCommunicator implements Communicator {
     this.#flush();
     await Promise.allSettled([...this.#works.values()].map((work) => work.finished()));
     clearInterval(this.#watch);
+    this.#plane.leave();
     const closed = this.#groupEvents.next();
     this.#native.close(this.#group);
     await closed;

@@ -63,13 +63,14 @@ export class Hub {
   }
 
   /** Tells the others that rank 0 closes after `calls` calls. */
-  async close(calls: number): Promise<void> {
+  leave(calls: number): void {
+    for (const link of this.#links) link.send(MessageType.goodbye, number(calls));
+  }
+
+  async close(): Promise<void> {
     clearTimeout(this.#mismatchTimer);
     this.#announce();
-    for (const link of this.#links) {
-      link.send(MessageType.goodbye, number(calls));
-      link.listen({ message() {}, ended() {} });
-    }
+    for (const link of this.#links) link.listen({ message() {}, ended() {} });
     await Promise.all(this.#links.map((link) => link.close()));
   }
 
