@@ -2,20 +2,13 @@ import {
   type AllocateOptions,
   type Backend,
   type BufferHandle,
-  DeepSpeedError,
   type DeviceMemory,
   type DType,
-  dtypes,
-  isFloat,
+  NativeKernels,
   type View,
 } from '@deepspeed-ts/core';
 import { allocationError, callError, failureError } from './errors.js';
 import type { InstructionSet, NativeAddon } from './native.js';
-
-interface Kernel {
-  readonly id: number;
-  readonly floats: number;
-}
 
 /**
  * The CPU as a device: kernels run in order on a thread of their own, and on the pool that it leads. A process has one stream and
@@ -24,12 +17,11 @@ interface Kernel {
 export class CpuBackend implements Backend {
   readonly name = 'cpu';
   readonly #native: NativeAddon;
-  readonly #command: Float64Array;
-  readonly #kernels = new Map<string, Kernel>();
+  readonly #kernels: NativeKernels;
 
   constructor(native: NativeAddon) {
     this.#native = native;
-    this.#command = native.command;
+    this.#kernels = new NativeKernels(this.name, native);
   }
 
   /** The addon, for the CPU communicator. */
@@ -98,24 +90,12 @@ export class CpuBackend implements Backend {
   }
 
   supports(op: string, wanted: readonly DType[]): boolean {
-    const { id, floats } = this.#kernel(op);
-    return id >= 0 && wanted.every((dtype) => !isFloat(dtype) || (floats & (1 << dtypes[dtype].code)) !== 0);
+    return this.#kernels.supports(op, wanted);
   }
 
   launch(op: string, inputs: readonly View[], outputs: readonly View[], attrs: readonly number[]): void {
-    const { id } = this.#kernel(op);
-    if (id < 0) throw new DeepSpeedError('ERR_UNKNOWN_OP', `[cpu] there is no kernel '${op}'; ask supports() first`);
-    const command = this.#command;
-    command[0] = id;
-    command[1] = inputs.length;
-    command[2] = outputs.length;
-    command[3] = attrs.length;
-    let at = 4;
-    for (let i = 0; i < inputs.length; i++) at = encodeView(command, at, inputs[i]!);
-    for (let i = 0; i < outputs.length; i++) at = encodeView(command, at, outputs[i]!);
-    for (let i = 0; i < attrs.length; i++) command[at++] = attrs[i]!;
     try {
-      this.#native.launch(at);
+      this.#kernels.launch(op, inputs, outputs, attrs);
     } catch (error) {
       throw callError(error);
     }
@@ -137,25 +117,4 @@ export class CpuBackend implements Backend {
   trim(): void {
     this.#native.trim();
   }
-
-  #kernel(op: string): Kernel {
-    let kernel = this.#kernels.get(op);
-    if (!kernel) {
-      const id = this.#native.opId(op);
-      kernel = { id, floats: this.#native.opDtypes(id) };
-      this.#kernels.set(op, kernel);
-    }
-    return kernel;
-  }
-}
-
-function encodeView(command: Float64Array, at: number, view: View): number {
-  const { shape } = view;
-  command[at] = view.handle;
-  command[at + 1] = view.byteOffset;
-  command[at + 2] = dtypes[view.dtype].code;
-  command[at + 3] = shape.length;
-  at += 4;
-  for (let i = 0; i < shape.length; i++) command[at++] = shape[i]!;
-  return at;
 }

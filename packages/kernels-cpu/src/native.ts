@@ -1,24 +1,18 @@
+import type { NativeLaunches } from '@deepspeed-ts/core';
 import type { NativeComm } from './comm/native-comm.js';
 
 /** What the addon exports (native/addon.cc). Buffers are positive integers; errors carry `code` (calls) or `kind` (queued work). */
-export interface NativeAddon {
+export interface NativeAddon extends NativeLaunches {
   /** Version of the package that the binary was built from. */
   readonly version: string;
-  /** Where `launch` reads: [op, nIn, nOut, nAttrs, then per tensor handle, byteOffset, dtype, rank, ...dims, then attrs]. */
-  readonly command: Float64Array;
   alloc(bytes: number, shared: boolean): number;
   free(handle: number): void;
   memory(): { live: number; reserved: number; peak: number; workspace: number };
   resetPeak(): void;
   /** Waits for the stream, then gives cached memory and workspace back to the system. */
   trim(): void;
-  /** -1: no such kernel. */
-  opId(name: string): number;
-  /** The float dtypes that the kernel takes: bit `dtypes[d].code`. */
-  opDtypes(id: number): number;
   /** Every kernel with the instruction set that it runs on here. */
   kernels(): Record<string, InstructionSet>;
-  launch(words: number): void;
   write(handle: number, byteOffset: number, bytes: Uint8Array): void;
   read(handle: number, byteOffset: number, byteLength: number): Promise<Uint8Array>;
   readSync(handle: number, byteOffset: number, byteLength: number): Uint8Array;

@@ -1,20 +1,6 @@
-import {
-  type Backend,
-  type BufferHandle,
-  DeepSpeedError,
-  type DeviceMemory,
-  type DType,
-  dtypes,
-  isFloat,
-  type View,
-} from '@deepspeed-ts/core';
+import { type Backend, type BufferHandle, type DeviceMemory, type DType, NativeKernels, type View } from '@deepspeed-ts/core';
 import { allocationError, callError, failureError } from './errors.js';
 import type { NativeAddon } from './native.js';
-
-interface Kernel {
-  readonly id: number;
-  readonly floats: number;
-}
 
 /**
  * One NVIDIA GPU as a device. Launches are handed to a thread of the addon, which queues them on the GPU in order: a launch costs
@@ -25,8 +11,7 @@ export class CudaBackend implements Backend {
   /** Of the GPU, as CUDA counts in this process. */
   readonly index: number;
   readonly #native: NativeAddon;
-  readonly #command: Float64Array;
-  readonly #kernels = new Map<string, Kernel>();
+  readonly #kernels: NativeKernels;
 
   constructor(native: NativeAddon, index: number) {
     try {
@@ -36,7 +21,7 @@ export class CudaBackend implements Backend {
     }
     this.index = index;
     this.#native = native;
-    this.#command = native.command;
+    this.#kernels = new NativeKernels(this.name, native);
   }
 
   /** The addon, for the communicator. */
@@ -92,24 +77,12 @@ export class CudaBackend implements Backend {
   }
 
   supports(op: string, wanted: readonly DType[]): boolean {
-    const { id, floats } = this.#kernel(op);
-    return id >= 0 && wanted.every((dtype) => !isFloat(dtype) || (floats & (1 << dtypes[dtype].code)) !== 0);
+    return this.#kernels.supports(op, wanted);
   }
 
   launch(op: string, inputs: readonly View[], outputs: readonly View[], attrs: readonly number[]): void {
-    const { id } = this.#kernel(op);
-    if (id < 0) throw new DeepSpeedError('ERR_UNKNOWN_OP', `[cuda] there is no kernel '${op}'; ask supports() first`);
-    const command = this.#command;
-    command[0] = id;
-    command[1] = inputs.length;
-    command[2] = outputs.length;
-    command[3] = attrs.length;
-    let at = 4;
-    for (let i = 0; i < inputs.length; i++) at = encodeView(command, at, inputs[i]!);
-    for (let i = 0; i < outputs.length; i++) at = encodeView(command, at, outputs[i]!);
-    for (let i = 0; i < attrs.length; i++) command[at++] = attrs[i]!;
     try {
-      this.#native.launch(at);
+      this.#kernels.launch(op, inputs, outputs, attrs);
     } catch (error) {
       throw callError(error);
     }
@@ -140,25 +113,4 @@ export class CudaBackend implements Backend {
   trim(): void {
     this.#native.trim();
   }
-
-  #kernel(op: string): Kernel {
-    let kernel = this.#kernels.get(op);
-    if (!kernel) {
-      const id = this.#native.opId(op);
-      kernel = { id, floats: this.#native.opDtypes(id) };
-      this.#kernels.set(op, kernel);
-    }
-    return kernel;
-  }
-}
-
-function encodeView(command: Float64Array, at: number, view: View): number {
-  const { shape } = view;
-  command[at] = view.handle;
-  command[at + 1] = view.byteOffset;
-  command[at + 2] = dtypes[view.dtype].code;
-  command[at + 3] = shape.length;
-  at += 4;
-  for (let i = 0; i < shape.length; i++) command[at++] = shape[i]!;
-  return at;
 }

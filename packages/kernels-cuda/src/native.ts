@@ -1,11 +1,10 @@
+import type { NativeLaunches } from '@deepspeed-ts/core';
 import type { NativeComm } from './comm/native-comm.js';
 
 /** What the addon exports (native/addon.cc). Buffers are positive integers; errors carry `code` (calls) or `kind` (queued work). */
-export interface NativeAddon {
+export interface NativeAddon extends NativeLaunches {
   /** Version of the package that the binary was built from. */
   readonly version: string;
-  /** Where `launch` reads: [op, nIn, nOut, nAttrs, then per tensor handle, byteOffset, dtype, rank, ...dims, then attrs]. */
-  readonly command: Float64Array;
   /** Never throws: without a driver the list is empty and `reason` says why. */
   devices(): { readonly devices: readonly CudaDevice[]; readonly reason?: string };
   /** Makes a GPU this process's; the first call decides. */
@@ -17,12 +16,7 @@ export interface NativeAddon {
   resetPeak(): void;
   /** Waits for the device, then gives cached memory and workspace back to it. */
   trim(): void;
-  /** -1: no such kernel. */
-  opId(name: string): number;
-  /** The float dtypes that the kernel takes: bit `dtypes[d].code`. */
-  opDtypes(id: number): number;
   kernels(): string[];
-  launch(words: number): void;
   /** Whether launches are gathered into CUDA graphs from here on. */
   graphs(on: boolean): void;
   write(handle: number, byteOffset: number, bytes: Uint8Array): void;
