@@ -187,7 +187,8 @@ void SetGraphs(const Napi::CallbackInfo& info) {
 void Write(const Napi::CallbackInfo& info) {
   const auto bytes = info[2].As<Napi::Uint8Array>();
   void* target = device_range(info.Env(), int(number(info, 0)), number(info, 1), double(bytes.ByteLength()), "write");
-  if (target) dispatcher_write(target, bytes.Data(), bytes.ByteLength());
+  if (target && !dispatcher_write(target, bytes.Data(), bytes.ByteLength()))
+    raise(info.Env(), "BAD_ARGUMENT", "write: the host has no memory left to pin for a copy of " + std::to_string(bytes.ByteLength()) + " bytes");
 }
 
 // A promise that the completion thread answers. The bytes land in the JavaScript array itself, which `array` keeps alive.

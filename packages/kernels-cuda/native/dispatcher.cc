@@ -73,6 +73,8 @@ std::mutex& poison_mutex = *new std::mutex;
 FailurePtr& poison = *new FailurePtr;  // for good
 std::atomic<bool> poisoned{false};
 
+constexpr const char* kNoPinnedMemory = "the host has no memory left to pin for a copy from the device";
+
 FailurePtr make_failure(const char* kind, std::string op, std::string text) {
   auto failure = std::make_shared<Failure>();
   failure->kind = kind;
@@ -166,6 +168,10 @@ void run(const ReadCommand& r, Slot&) {
     const size_t bytes = left < Staging::kChunk ? left : Staging::kChunk;
     const bool last = bytes == left;
     void* chunk = bytes ? staging().take(bytes) : nullptr;
+    if (bytes && !chunk && source == request->source) {
+      request->failure = make_failure("kernel", "read", kNoPinnedMemory);
+      return request->done(request);
+    }
     if (bytes) cudaMemcpyAsync(chunk, source, bytes, cudaMemcpyDeviceToHost, compute);
     const cudaEvent_t event = completion().event();
     cudaEventRecord(event, compute);
@@ -292,13 +298,15 @@ Launch dispatcher_launch(int kernel, int n_in, int n_out, int n_attrs) {
 
 void dispatcher_commit() { publish(); }
 
-void dispatcher_write(void* target, const void* bytes, size_t count) {
+bool dispatcher_write(void* target, const void* bytes, size_t count) {
   for (size_t at = 0; at < count; at += Staging::kChunk) {
     const size_t piece = count - at < Staging::kChunk ? count - at : Staging::kChunk;
     void* chunk = staging().take(piece);
+    if (!chunk) return false;
     std::memcpy(chunk, static_cast<const char*>(bytes) + at, piece);
     push(WriteCommand{static_cast<char*>(target) + at, chunk, piece});
   }
+  return true;
 }
 
 void dispatcher_graphs(bool on) { push(GraphsCommand{on}); }

@@ -44,7 +44,8 @@ bool dispatcher_stop(int milliseconds);
 // ---- producer: JavaScript's thread. A full queue blocks it. -------------------------------------------------
 Launch dispatcher_launch(int kernel, int n_in, int n_out, int n_attrs);
 void dispatcher_commit();
-void dispatcher_write(void* target, const void* bytes, size_t count);  // copies `bytes` before it returns
+// Copies `bytes` before it returns; false: the host has no memory to pin for them.
+bool dispatcher_write(void* target, const void* bytes, size_t count);
 void dispatcher_read(ReadRequest* request);
 // Runs `function(compute stream)` on the dispatcher's thread in its turn; it queues device work and returns why that failed, or
 // nullptr. A failure of another kind than "kernel" poisons the dispatcher for good: a group that lost a rank stays lost. Where work

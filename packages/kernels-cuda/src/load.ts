@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { DeepSpeedError } from '@deepspeed-ts/core';
 import { type LoadAttempt, NativeLoadError } from './errors.js';
 import type { NativeAddon } from './native.js';
 
@@ -19,14 +20,26 @@ export interface LoaderHost {
 
 const override = 'DEEPSPEED_TS_CUDA_NATIVE_PATH';
 
+const onOff = { valid: /^[01]$/, expected: '0 or 1' };
+/** Variables that the addon reads; it would take its defaults for a value that it can't use. */
+const settings: Readonly<Record<string, { readonly valid: RegExp; readonly expected: string }>> = {
+  DEEPSPEED_TS_CUDA_MEMORY_LIMIT: { valid: /^[1-9]\d*$/, expected: 'a number of bytes' },
+  DEEPSPEED_TS_CUDA_ALLOCATOR: { valid: /^plain$/, expected: "'plain', or nothing" },
+  DEEPSPEED_TS_CUDA_TUNE: { valid: /^(0|1|print)$/, expected: '0, 1 or print' },
+  DEEPSPEED_TS_CUDA_TF32: onOff,
+  DEEPSPEED_TS_CUDA_GRAPHS: onOff,
+};
+
 /**
  * Loads the addon: the file that DEEPSPEED_TS_CUDA_NATIVE_PATH names (and then nothing else), else a build from source beside this
  * package, else the platform's package. It loads on machines without a GPU or a driver too.
  *
+ * @throws DeepSpeedError when a variable of the environment has a value that means nothing
  * @throws NativeLoadError that lists what was tried, when none is there or the versions differ
  * @throws the system's own error, when a binary is there and does not load
  */
 export function loadNative(host: LoaderHost = thisHost()): NativeAddon {
+  checkSettings(host.env);
   const attempts: LoadAttempt[] = [];
   for (const id of candidates(host)) {
     try {
@@ -45,6 +58,13 @@ export function loadNative(host: LoaderHost = thisHost()): NativeAddon {
 /** The package that carries the binary for a platform, for example `@deepspeed-ts/kernels-cuda-linux-x64-gnu`. */
 export function platformPackage({ platform, arch }: Pick<LoaderHost, 'platform' | 'arch'>): string {
   return `@deepspeed-ts/kernels-cuda-${platform}-${arch}${platform === 'linux' ? '-gnu' : ''}`;
+}
+
+function checkSettings(env: LoaderHost['env']): void {
+  for (const [name, { valid, expected }] of Object.entries(settings)) {
+    const value = env[name];
+    if (value && !valid.test(value)) throw new DeepSpeedError('ERR_ENVIRONMENT', `[cuda] ${name}: expected ${expected}, got '${value}'`);
+  }
 }
 
 function candidates(host: LoaderHost): string[] {
