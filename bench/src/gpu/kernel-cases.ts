@@ -221,7 +221,7 @@ function elementwise(): KernelCase[] {
       `${TOKENS}x3072x768 bf16`,
       [[[TOKENS, 768]], [[768, 3072]], [[3072]]],
       [narrow, narrow],
-      { layout: 1, tanh: 1 },
+      { layout: 1 },
       { flops: 2 * TOKENS * 3072 * 768 },
     ),
     kernel(

@@ -59,7 +59,6 @@ constexpr uint32_t kEpilogueNone = 1;
 constexpr uint32_t kEpilogueBias = 4;
 constexpr uint32_t kEpilogueGeluAuxBias = 32 | 128 | 4;
 constexpr uint32_t kEpilogueDGelu = 64 | 128;
-constexpr uint32_t kEpilogueDGeluBiasGrad = 64 | 128 | 16;
 
 struct Table {
   Handle handle;

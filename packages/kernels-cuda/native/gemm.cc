@@ -71,13 +71,6 @@ const char* around(const Gemm& g, cudaStream_t stream) {
   inner.epilogue = Epilogue::kNone;
   if (const char* error = without_epilogue(inner, stream)) return error;
   dgelu_rows(g.c, g.out_dtype, g.ldc, g.aux, g.in_dtype, g.ld_aux, g.m, g.n, stream);
-  if (g.epilogue == Epilogue::kDGelu) return nullptr;
-  // The workspace is free again by then, in the order of the stream.
-  void* partial = scratch(kScratchGemm, column_sums_bytes(g.m, g.n));
-  if (!partial) return kNoWorkspace;
-  ColumnPieces sums = {};
-  sums.out[0] = g.bias_gradient, sums.dtype[0] = g.in_dtype, sums.begin[1] = g.n, sums.count = 1;
-  column_sums(g.c, g.out_dtype, g.ldc, g.m, sums, false, partial, stream);
   return nullptr;
 }
 
@@ -92,11 +85,7 @@ bool fits_epilogue(const Gemm& g) {
 
 const char* gemm(const Gemm& g, cudaStream_t stream) {
   if (const char* error = check(g)) return error;
-  if (g.n == 0 || g.batch == 0) return nullptr;
-  if (g.m == 0) {
-    if (g.epilogue == Epilogue::kDGeluBiasGrad) cudaMemsetAsync(g.bias_gradient, 0, size_t(g.n) * kElementBytes[g.in_dtype], stream);
-    return nullptr;
-  }
+  if (g.m == 0 || g.n == 0 || g.batch == 0) return nullptr;
   if (gemm_few_rows(g, stream)) return nullptr;
   if (g.epilogue == Epilogue::kGeluAuxBias && gemm_few_rows(before_gelu(g), stream)) {
     gelu_rows(g.c, g.out_dtype, g.ldc, g.aux, g.in_dtype, g.ld_aux, g.m, g.n, stream);

@@ -10,7 +10,6 @@ enum class Epilogue {
   kBias,           // + bias[n]
   kGeluAuxBias,    // aux = A B + bias; C = gelu_tanh(aux)
   kDGelu,          // C = (A B) * gelu_tanh'(aux)
-  kDGeluBiasGrad,  // the same, and bias_gradient[n] = column sums of C
 };
 
 struct Gemm {
@@ -26,7 +25,6 @@ struct Gemm {
   float alpha = 1, beta = 0;
   Epilogue epilogue = Epilogue::kNone;
   const void* bias = nullptr;     // in_dtype
-  void* bias_gradient = nullptr;  // in_dtype
   void* aux = nullptr;            // in_dtype, [m, n] with row stride ld_aux
   int64_t ld_aux = 0;
   // Batched where batch > 1: elements between the matrices of a batch.

@@ -47,15 +47,13 @@ uint32_t epilogue_of(Epilogue epilogue) {
     case Epilogue::kBias: return lt::kEpilogueBias;
     case Epilogue::kGeluAuxBias: return lt::kEpilogueGeluAuxBias;
     case Epilogue::kDGelu: return lt::kEpilogueDGelu;
-    case Epilogue::kDGeluBiasGrad: return lt::kEpilogueDGeluBiasGrad;
   }
   return lt::kEpilogueNone;
 }
 
-bool has_aux(Epilogue e) { return e == Epilogue::kGeluAuxBias || e == Epilogue::kDGelu || e == Epilogue::kDGeluBiasGrad; }
+bool has_aux(Epilogue e) { return e == Epilogue::kGeluAuxBias || e == Epilogue::kDGelu; }
 
 const void* bias_pointer(const Gemm& g) {
-  if (g.epilogue == Epilogue::kDGeluBiasGrad) return g.bias_gradient;
   return g.epilogue == Epilogue::kBias || g.epilogue == Epilogue::kGeluAuxBias ? g.bias : nullptr;
 }
 

@@ -63,7 +63,7 @@ struct Trial {
     const bool aux = g.aux && g.epilogue != Epilogue::kNone && g.epilogue != Epilogue::kBias;
     const size_t at_hash = take(1, 8), at_a = take(span_a(g), in), at_b = take(span_b(g), in), at_bias = take(g.n, in);
     written = bytes;
-    const size_t at_c = take(span_c(g), kElementBytes[g.out_dtype]), at_sums = take(g.n, in);
+    const size_t at_c = take(span_c(g), kElementBytes[g.out_dtype]);
     const size_t at_aux = aux ? take(span(g.m, g.n, g.ld_aux, 1, 0), in) : 0;
     size_t free = 0, total = 0;
     if (cudaMemGetInfo(&free, &total) != cudaSuccess || bytes > kMostMemory || bytes > free / 4) return false;
@@ -74,7 +74,7 @@ struct Trial {
     }
     hash = reinterpret_cast<unsigned long long*>(block + at_hash);
     g.a = block + at_a, g.b = block + at_b, g.c = block + at_c;
-    g.bias = block + at_bias, g.bias_gradient = block + at_sums;
+    g.bias = block + at_bias;
     if (aux) g.aux = block + at_aux;
     fill_random(block + at_a, g.in_dtype, int64_t(written - at_a) / in, 1, stream);
     return true;
