@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { type Backend, type Communicator, DeepSpeedError } from '@deepspeed-ts/core';
 
 export type DeviceName = 'cpu' | 'cuda';
@@ -24,6 +25,11 @@ export async function openDevice(name: string | undefined = process.env.DEEPSPEE
       const backend = cuda.cudaBackend();
       return { backend, connect: () => cuda.connect({ backend }) };
     }
+    // A driver without a GPU to use: slow training would be the only sign of it.
+    if (existsSync('/dev/nvidiactl') && (process.env.RANK ?? '0') === '0')
+      console.warn(
+        `[initialize] training on the CPU although there is an NVIDIA driver: ${cuda.whyNoCuda()}. device: 'cpu' or DEEPSPEED_TS_DEVICE=cpu says that this is meant`,
+      );
   }
   const cpu = await import('@deepspeed-ts/kernels-cpu');
   return { backend: cpu.cpuBackend(), connect: () => cpu.connect() };
