@@ -10,7 +10,8 @@ bash run.sh test [vitest arguments]    the GPU tests; skipped with a message whe
 bash run.sh ops [names]                the op contract with a process for each op
 bash run.sh bench gpu [options]        training steps through the engine (--shape --batch --stage --precision --world --steps --checkpoint)
 bash run.sh bench kernels [names]      each kernel beside the GPU's copy bandwidth and matmul rate
-bash run.sh bench peers [train ...|kernels]   PyTorch on the same work, where python3 has it
+bash run.sh bench curve --out FOLDER   losses for bench/peers/torch_curve.py to lay PyTorch's beside
+bash run.sh bench peers [train ...|kernels|curve FOLDER]   PyTorch on the same work, where python3 has it
 bash run.sh sanitize [memcheck|racecheck ...]  the op contract under compute-sanitizer
 bash run.sh vitest ARGUMENTS           vitest itself, for example: vitest run packages/test-kit/src/cpu.test.ts
 bash run.sh node ARGUMENTS             a script, from TypeScript source
@@ -96,7 +97,7 @@ bench() {
   local what=${1:-}
   [ $# -gt 0 ] && shift
   case $what in
-    gpu | kernels) script bench/src/main.ts "$what" "$@" ;;
+    gpu | kernels | curve) script bench/src/main.ts "$what" "$@" ;;
     peers) peers "$@" ;;
     *) usage; return 2 ;;
   esac
@@ -106,6 +107,7 @@ peers() {
   case ${1:-} in
     train) shift; python3 bench/peers/torch_train.py "$@" ;;
     kernels) shift; python3 bench/peers/torch_kernels.py "$@" ;;
+    curve) shift; python3 bench/peers/torch_curve.py "$@" ;;
     *)
       python3 bench/peers/torch_train.py --shape gpt2-124m --batch 32 --mode compile
       python3 bench/peers/torch_train.py --shape llama-1b --batch 8 --mode compile

@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { DecoderLM, uniforms } from '@deepspeed-ts/core';
 import { type Batch, type DeviceName, initialize } from 'deepspeed-ts';
 import { configOf, flopsPerToken, type Shape, shapes } from './shapes.js';
+import { shifted } from './tokens.js';
 
 const WARM_UP = 4;
 /** Of an H100 or H200, dense bf16: what the MFU is counted against. */
@@ -154,12 +155,7 @@ async function trainRank(options: Options, shape: Shape): Promise<void> {
 function randomBatch({ vocab, seq }: Shape, batch: number, index: number, rank: number): Batch {
   const draws = uniforms({ seed: 1000 * index + rank }, 0, batch * (seq + 1));
   const tokens = Int32Array.from(draws, (u) => Math.floor(u * vocab));
-  const rows = (shift: number) => {
-    const data = new Int32Array(batch * seq);
-    for (let b = 0; b < batch; b++) data.set(tokens.subarray(b * (seq + 1) + shift, b * (seq + 1) + shift + seq), b * seq);
-    return { data, shape: [batch, seq] };
-  };
-  return { inputIds: rows(0), labels: rows(1) };
+  return shifted(tokens, batch, seq);
 }
 
 function rounded(value: number, digits: number): number {
