@@ -7,8 +7,8 @@ import { gpus } from './devices.js';
 const STAGES = [0, 1, 2, 3] as const;
 
 const families: Readonly<Record<string, TrainingRun>> = {
-  'f32, 1 micro-batch': { model: 'gpt', stage: 0, steps: 10 },
-  'bf16, 3 micro-batches': { model: 'gpt', stage: 0, bf16: true, accumulation: 3, steps: 10 },
+  'f32, 1 micro-batch': { model: 'gpt', stage: 0, steps: 20 },
+  'bf16, 3 micro-batches': { model: 'gpt', stage: 0, bf16: true, accumulation: 3, steps: 20 },
   'bf16, dropout': { model: 'gpt', stage: 0, bf16: true, dropout: 0.2, steps: 6 },
   'uneven sizes with tied, unused and frozen parameters, f32': { model: 'odd', stage: 0, accumulation: 2, steps: 8 },
   'bf16 with f32 gradients': { model: 'odd', stage: 0, bf16: true, f32Gradients: true, accumulation: 2, steps: 8 },
@@ -18,20 +18,29 @@ const families: Readonly<Record<string, TrainingRun>> = {
 
 describe.skipIf(gpus(2) < 2)('training on two GPUs', () => {
   let ranks: StagesResult[] = [];
+  let captured: StagesResult[] = [];
   const keyOf = (name: string, stage: number) => `${name} at stage ${stage}`;
 
   beforeAll(async () => {
     const runs = Object.entries(families).flatMap(([name, run]) => STAGES.map((stage) => [keyOf(name, stage), { ...run, stage }] as const));
-    ranks = await runWorld<StagesResult, StagesArgs>(new URL('../zero/stages-rank.ts', import.meta.url), 2, {
-      args: { runs: Object.fromEntries(runs), together: [], device: 'cuda' },
-      timeoutMs: 180_000,
-    });
-  }, 190_000);
+    const world = (env: Readonly<Record<string, string>>) =>
+      runWorld<StagesResult, StagesArgs>(new URL('../zero/stages-rank.ts', import.meta.url), 2, {
+        args: { runs: Object.fromEntries(runs), together: [], device: 'cuda' },
+        env,
+        timeoutMs: 180_000,
+      });
+    ranks = await world({});
+    captured = await world({ DEEPSPEED_TS_CUDA_GRAPHS: '1' });
+  }, 370_000);
 
   test.each(Object.keys(families))('every stage gives the same bits: %s', (name) => {
     const [whole, ...sharded] = STAGES.map((stage) => ranks[0]!.runs[keyOf(name, stage)]!);
     for (const result of sharded) expect(result).toEqual(whole);
     expect(whole!.losses.at(-1)).toBeLessThan(whole!.losses[0]!);
+  });
+
+  test.each(Object.keys(families))('capturing launches in graphs gives the same bits at every stage: %s', (name) => {
+    for (const stage of STAGES) expect(captured[0]!.runs[keyOf(name, stage)]).toEqual(ranks[0]!.runs[keyOf(name, stage)]);
   });
 
   test('both ranks see the same weights, losses and norms', () => {
