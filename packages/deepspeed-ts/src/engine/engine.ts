@@ -1,59 +1,20 @@
-import {
-  backward,
-  type Communicator,
-  DeepSpeedError,
-  type Device,
-  type Fp8Training,
-  full,
-  type Module,
-  noGrad,
-  type Parameter,
-  scope,
-  type Tensor,
-  type TrainingEngine,
-  withRandom,
-} from '@deepspeed-ts/core';
+import { type Communicator, DeepSpeedError, type Device, type Tensor, type TrainingEngine } from '@deepspeed-ts/core';
 import type { OptimizerOptions, ZeroStore } from '@deepspeed-ts/zero';
 import { Checkpointer } from '../checkpoint/checkpointer.js';
 import type { LoadCheckpointOptions, LoadedCheckpoint, SaveCheckpointOptions, SavedCheckpoint } from '../checkpoint/options.js';
-import type { Counters } from '../checkpoint/progress.js';
 import type { DeepSpeedConfig } from '../config/index.js';
-import type { DataLoaderState } from '../data/index.js';
 import { type LossScaler, skipsOverflow } from '../precision/index.js';
 import type { LRScheduler } from '../schedules/index.js';
-import { type Batch, toDevice } from './batch.js';
-import { LossScaleError, NonFiniteError } from './errors.js';
+import type { Batch } from './batch.js';
+import { NonFiniteError } from './errors.js';
 import type { EngineOptimizer } from './optimizer.js';
+import type { EngineParts, TrainableModel } from './parts.js';
 import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
 import { saveModel } from './save-model.js';
-import { type Phase, WallClock } from './wall-clock.js';
+import { drawFrom, Training } from './training.js';
+import { WallClock } from './wall-clock.js';
 
-/** Draws micro-batches and can tell where it stands. */
-export interface BatchSource {
-  next(): Batch;
-  stateDict(): DataLoaderState;
-  loadStateDict(state: DataLoaderState): void;
-}
-
-/** A model whose `forward` takes a micro-batch on the device and gives its loss, f32 []. */
-export type TrainableModel = Module<[never], Tensor>;
-
-export interface EngineParts {
-  readonly model: TrainableModel;
-  readonly config: DeepSpeedConfig;
-  readonly device: Device;
-  readonly communicator: Communicator;
-  readonly store: ZeroStore<OptimizerOptions>;
-  readonly optimizer: EngineOptimizer;
-  readonly scheduler: LRScheduler | undefined;
-  readonly lossScaler: LossScaler;
-  /** Present when linear layers multiply in 8 bits. */
-  readonly fp8?: Fp8Training | undefined;
-  readonly dataloader: BatchSource | undefined;
-  readonly seed: number;
-  /** Closed by `dispose` when the engine opened it. */
-  readonly ownsCommunicator: boolean;
-}
+export type { TrainableModel } from './parts.js';
 
 /** Trains a model as its config says. Made by `initialize`. */
 export class DeepSpeedEngine implements TrainingEngine<Batch> {
@@ -65,23 +26,13 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
   readonly lossScaler: LossScaler;
+  readonly #parts: EngineParts;
   readonly #store: ZeroStore<OptimizerOptions>;
-  readonly #dataloader: BatchSource | undefined;
-  readonly #fp8: Fp8Training | undefined;
+  readonly #training: Training;
   readonly #checkpointer: Checkpointer;
-  readonly #ownsCommunicator: boolean;
   readonly #throughput = new Throughput();
   readonly #wallClock: WallClock | undefined;
-  #seed: number;
-  #microSteps = 0;
-  #globalSteps = 0;
-  #skippedSteps = 0;
-  #stepApplied = false;
-  /** The loss scale that backward passes since the last step began with. */
-  #backwardScale: number | undefined;
-  #loss: Tensor | undefined;
   #lossValue = Number.NaN;
-  #gradNorm = Number.NaN;
 
   constructor(parts: EngineParts) {
     this.model = parts.model;
@@ -91,16 +42,19 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     this.optimizer = parts.optimizer;
     this.scheduler = parts.scheduler;
     this.lossScaler = parts.lossScaler;
+    this.#parts = parts;
     this.#store = parts.store;
-    this.#dataloader = parts.dataloader;
-    this.#fp8 = parts.fp8;
-    this.#seed = parts.seed;
-    this.#ownsCommunicator = parts.ownsCommunicator;
-    this.#wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
+    const wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
+    this.#wallClock = wallClock;
+    const training = new Training(parts, {
+      timed: (phase, body, probe) => (wallClock ? wallClock.time(phase, body, probe) : body()),
+      stepped: () => this.#throughput.add(this.config.train_batch_size),
+    });
+    this.#training = training;
     if (this.scheduler) this.optimizer.follow(this.scheduler);
     this.#checkpointer = new Checkpointer({
       ...parts,
-      counters: { get: () => this.#counters, set: (counters) => this.#goOnFrom(counters) },
+      counters: { get: () => training.counters, set: (counters) => (training.counters = counters) },
     });
   }
 
@@ -114,12 +68,12 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
 
   /** Optimizer steps so far, skipped ones included. */
   get globalSteps(): number {
-    return this.#globalSteps;
+    return this.#training.globalSteps;
   }
 
   /** Steps that changed nothing, because a gradient was not finite. */
   get skippedSteps(): number {
-    return this.#skippedSteps;
+    return this.#training.skippedSteps;
   }
 
   /** What the next backward pass multiplies the loss with; 1 but for fp16. */
@@ -129,12 +83,12 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
 
   /** Samples of all ranks that finished steps have used. */
   get globalSamples(): number {
-    return this.#globalSteps * this.config.train_batch_size;
+    return this.globalSteps * this.config.train_batch_size;
   }
 
   /** Micro-batches so far on this rank. */
   get microSteps(): number {
-    return this.#microSteps;
+    return this.#training.microSteps;
   }
 
   /** Learning rate of the next step, by parameter group. */
@@ -144,42 +98,26 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
 
   /** The gradient norm of the last step over all ranks, before clipping; NaN before the first. */
   get globalGradNorm(): number {
-    return this.#gradNorm;
+    return this.#training.gradNorm;
   }
 
   /** Whether the last `step()` updated the weights: not in the middle of an accumulation, and not where gradients overflowed. */
   wasStepApplied(): boolean {
-    return this.#stepApplied;
+    return this.#training.stepApplied;
   }
 
   isGradientAccumulationBoundary(): boolean {
-    return (this.#microSteps + 1) % this.config.gradient_accumulation_steps === 0;
+    return this.#training.isBoundary;
   }
 
+  /** The loss belongs to the engine, until the next forward pass. */
   forward(batch: Batch): Tensor {
-    this.#loss?.dispose();
-    // Dropout differs between ranks and micro-batches, and repeats when the run is repeated.
-    const random = { seed: this.#seed, step: this.#microSteps * this.worldSize + this.rank };
-    const run = () => scope(() => withRandom(random, () => this.#run(batch))).keep();
-    this.#loss = this.#timed('forward', run, (loss) => loss);
-    return this.#loss;
+    return this.#training.forward(batch);
   }
 
   /** Where it throws, the gradients of the micro-batches before it in this step are dropped too, and the step begins anew. */
   backward(loss: Tensor): void {
-    // Held until the step divides by it: the scaler may move in between.
-    this.#backwardScale ??= this.lossScaler.scale;
-    const scale = this.#backwardScale / this.config.gradient_accumulation_steps;
-    const run = () => {
-      scope(() => backward(loss, full(this.device, loss.shape, loss.dtype, scale)));
-      this.#store.finishBackward();
-    };
-    try {
-      this.#timed('backward', run, () => loss);
-    } catch (error) {
-      this.#abandonStep();
-      throw error;
-    }
+    this.#training.backward(loss);
   }
 
   /**
@@ -193,9 +131,10 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
    */
   async step(): Promise<void> {
     const boundary = this.isGradientAccumulationBoundary();
-    await this.#endMicroBatch();
+    await this.#training.endMicroBatch();
     if (!boundary || !this.#prints) return;
-    if (this.#loss && !this.#loss.isDisposed) this.#lossValue = await this.#loss.item();
+    const { loss } = this.#training;
+    if (loss) this.#lossValue = await loss.item();
     console.log(formatReport(this.report()));
   }
 
@@ -207,15 +146,15 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     const next = batches ? drawFrom(batches, this.config.gradient_accumulation_steps) : () => this.#draw();
     const losses: Tensor[] = [];
     try {
-      await this.#accumulate(next, losses);
+      await this.#training.accumulate(next, losses);
       const mean = this.#mean(losses);
-      const step = this.#endMicroBatch();
+      const step = this.#training.endMicroBatch();
       // The loss is the better message where both are not finite, so it is looked at first; the step is always awaited.
       const [loss, applied] = await Promise.allSettled([mean, step]);
       if (loss.status === 'rejected') throw loss.reason;
-      const skipped = skipsOverflow(this.config) && !this.#stepApplied;
+      const skipped = skipsOverflow(this.config) && !this.wasStepApplied();
       if (!Number.isFinite(loss.value) && !skipped)
-        throw new NonFiniteError(this.rank, this.#globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
+        throw new NonFiniteError(this.rank, this.globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
       if (applied.status === 'rejected') throw applied.reason;
       this.#lossValue = loss.value;
       if (this.#prints) console.log(formatReport(this.report()));
@@ -226,7 +165,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   }
 
   async evalBatch(batch: Batch): Promise<number> {
-    const loss = noGrad(() => scope(() => this.#run(batch))).keep();
+    const loss = this.#training.evaluate(batch);
     try {
       return await this.#mean([loss]);
     } finally {
@@ -239,12 +178,12 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     const { reserved, peak } = this.device.backend.memory();
     const wallClock = this.#wallClock?.take();
     return {
-      step: this.#globalSteps,
+      step: this.globalSteps,
       loss: this.#lossValue,
-      gradNorm: this.#gradNorm,
+      gradNorm: this.globalGradNorm,
       lr: this.lr[0]!,
       lossScale: this.lossScale,
-      skippedSteps: this.#skippedSteps,
+      skippedSteps: this.skippedSteps,
       samplesPerSecond: this.#throughput.take(),
       memory: memoryByKind(this.device),
       device: { reserved, peak },
@@ -293,64 +232,21 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
 
   /** Waits for a save that is under way, then gives everything back, the model's own tables included; the model may be used again. @throws CheckpointError when that save failed and nobody was told */
   async dispose(): Promise<void> {
-    this.#loss?.dispose();
-    this.#loss = undefined;
+    this.#training.dropLoss();
     try {
-      this.#fp8?.dispose();
+      this.#parts.fp8?.dispose();
       this.#store.dispose();
       this.model.dispose();
     } finally {
-      await this.#checkpointer.settle().finally(() => (this.#ownsCommunicator ? this.communicator.close() : undefined));
+      await this.#checkpointer.settle().finally(() => (this.#parts.ownsCommunicator ? this.communicator.close() : undefined));
     }
-  }
-
-  get #counters(): Counters {
-    const [globalSteps, microSteps, skippedSteps] = [this.#globalSteps, this.#microSteps, this.#skippedSteps];
-    return { globalSteps, microSteps, skippedSteps, backwardScale: this.#backwardScale, seed: this.#seed };
-  }
-
-  #goOnFrom({ globalSteps, microSteps, skippedSteps, backwardScale, seed }: Counters): void {
-    this.#loss?.dispose();
-    this.#loss = undefined;
-    this.#globalSteps = globalSteps;
-    this.#microSteps = microSteps;
-    this.#skippedSteps = skippedSteps;
-    this.#backwardScale = backwardScale;
-    this.#seed = seed;
   }
 
   #draw(): Batch {
-    if (!this.#dataloader)
+    const { dataloader } = this.#parts;
+    if (!dataloader)
       throw new DeepSpeedError('ERR_DATA', '[trainBatch] there is nothing to draw from: give it batches, or initialize() trainingData');
-    return this.#dataloader.next();
-  }
-
-  #run(batch: Batch): Tensor {
-    // The model's own batch type is checked by its ops: names and shapes are data here.
-    return this.model.call(toDevice(batch, this.device) as never);
-  }
-
-  /** Forward and backward of all micro-batches of a step. */
-  async #accumulate(next: () => Batch, losses: Tensor[]): Promise<void> {
-    try {
-      for (let boundary = false; !boundary; ) {
-        const loss = this.forward(next());
-        losses.push(loss.retain());
-        this.backward(loss);
-        boundary = this.isGradientAccumulationBoundary();
-        if (!boundary) await this.#endMicroBatch();
-      }
-    } catch (error) {
-      this.#abandonStep();
-      throw error;
-    }
-  }
-
-  /** Back to where the step began: gradients that are there in part would be added to by what comes next. */
-  #abandonStep(): void {
-    this.#store.zeroGrad();
-    this.#backwardScale = undefined;
-    this.#microSteps -= this.#microSteps % this.config.gradient_accumulation_steps;
+    return dataloader.next();
   }
 
   /** Mean of scalars over themselves and over ranks. */
@@ -365,51 +261,9 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
     }
   }
 
-  async #endMicroBatch(): Promise<void> {
-    const boundary = this.isGradientAccumulationBoundary();
-    this.#microSteps++;
-    this.#stepApplied = false;
-    if (!boundary) return;
-    const gradScale = 1 / (this.#backwardScale ?? 1);
-    this.#backwardScale = undefined;
-    const optionsOf = (parameter: Parameter) => this.optimizer.optionsOf(parameter);
-    const apply = () => this.#store.step({ optionsOf, maxNorm: this.config.gradient_clipping, gradScale });
-    this.#timed('step', apply, () => this.#store.gradNorm!);
-    this.#fp8?.advance();
-    this.#gradNorm = await this.#store.finishStep();
-    this.#globalSteps++;
-    // Every rank has the same norm, and so takes the same way from here.
-    this.#stepApplied = Number.isFinite(this.#gradNorm);
-    const inRange = this.lossScaler.update(!this.#stepApplied);
-    if (this.#stepApplied) {
-      this.scheduler?.step();
-      if (this.scheduler) this.optimizer.follow(this.scheduler);
-    } else {
-      this.#skippedSteps++;
-      if (!skipsOverflow(this.config)) throw new NonFiniteError(this.rank, this.#globalSteps, 'gradient norm', this.#gradNorm, false);
-      if (!inRange) throw new LossScaleError(this.rank, this.#globalSteps, this.lossScale);
-    }
-    this.#throughput.add(this.config.train_batch_size);
-  }
-
-  #timed<T>(phase: Phase, body: () => T, probe: (result: T) => Tensor): T {
-    return this.#wallClock ? this.#wallClock.time(phase, body, probe) : body();
-  }
-
   /** Whether this rank reports after the step that has just ended. */
   get #prints(): boolean {
     const every = this.config.steps_per_print;
-    return Boolean(every) && this.#globalSteps % every! === 0 && this.rank === 0;
+    return Boolean(every) && this.globalSteps % every! === 0 && this.rank === 0;
   }
-}
-
-function drawFrom(batches: Iterable<Batch> | Iterator<Batch>, wanted: number): () => Batch {
-  const source = Symbol.iterator in batches ? batches[Symbol.iterator]() : batches;
-  let drawn = 0;
-  return () => {
-    const { value, done } = source.next();
-    if (done) throw new DeepSpeedError('ERR_DATA', `[trainBatch] a step takes ${wanted} micro-batches, the iterator ended after ${drawn}`);
-    drawn++;
-    return value;
-  };
 }
