@@ -1,0 +1,15 @@
+/** A subcommand of `deepspeed-ts`; its module is loaded only when it is asked for. */
+export interface Command {
+  /** One line for the list of commands. */
+  readonly summary: string;
+  load(): Promise<CommandModule>;
+}
+
+export interface CommandModule {
+  /** What `--help` prints. */
+  readonly usage: string;
+  /** Runs with the arguments after the command's name and gives the exit code. Errors that it throws are printed and end with 1. */
+  run(args: readonly string[]): Promise<number>;
+}
+
+export const commands: Readonly<Record<string, Command>> = {};
