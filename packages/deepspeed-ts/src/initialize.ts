@@ -6,6 +6,7 @@ import { type DeviceName, openDevice } from './device.js';
 import type { Batch } from './engine/batch.js';
 import { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
 import { EngineOptimizer, type ParameterGroups } from './engine/optimizer.js';
+import type { EngineParts } from './engine/parts.js';
 import { type ConfiguredOptimizer, createOptimizer } from './optimizers/index.js';
 import { fp8Of } from './precision/fp8.js';
 import { dtypesOf, lossScalerOf } from './precision/index.js';
@@ -52,47 +53,45 @@ export interface Initialized<Sample = Readonly<Record<string, HostArray>>> {
 export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
   options: InitializeOptions<Sample>,
 ): Promise<Initialized<Sample>> {
-  const { model, seed = 0, trainingData } = options;
   const opened = options.backend && options.communicator ? undefined : await openDevice(options.device ?? deviceOf(options.backend));
   const communicator = options.communicator ?? (await opened!.connect());
   try {
     const config = loadConfig(options.config, communicator.size);
     const device = new Device(options.backend ?? opened!.backend);
-    const { algorithm, options: settings } = optimizerOf(config, options.optimizer);
-    const optimizer = new EngineOptimizer(model, settings, options.parameterGroups);
-    const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
-    const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
-    const fp8 = await fp8Of(config, model, device);
-    const store = new ZeroStore<OptimizerOptions>(model, {
-      device,
-      communicator,
-      optimizer: algorithm,
-      seed,
-      ...dtypesOf(config),
-      ...zeroOptions(config.zero_optimization),
-      ...(options.initial && { initial: options.initial }),
-    });
-    const ownsCommunicator = options.communicator === undefined;
-    const lossScaler = lossScalerOf(config);
-    const engine = new DeepSpeedEngine({
-      model,
-      config,
-      device,
-      communicator,
-      store,
-      optimizer,
-      scheduler,
-      lossScaler,
-      fp8,
-      dataloader,
-      seed,
-      ownsCommunicator,
-    });
-    return { engine, optimizer, dataloader, scheduler };
+    const parts = await engineParts(options, config, device, communicator);
+    const { optimizer, dataloader, scheduler } = parts;
+    return { engine: new DeepSpeedEngine(parts), optimizer, dataloader, scheduler };
   } catch (error) {
     if (!options.communicator) await communicator.close();
     throw error;
   }
+}
+
+/** What an engine is made of, for a config: all that takes memory before the first step. The planner runs the same on a device that holds nothing. */
+export async function engineParts<Sample>(
+  options: InitializeOptions<Sample>,
+  config: DeepSpeedConfig,
+  device: Device,
+  communicator: Communicator,
+): Promise<EngineParts & { readonly dataloader: DataLoader<Sample, Batch> | undefined }> {
+  const { model, seed = 0, trainingData } = options;
+  const { algorithm, options: settings } = optimizerOf(config, options.optimizer);
+  const optimizer = new EngineOptimizer(model, settings, options.parameterGroups);
+  const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
+  const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
+  const fp8 = await fp8Of(config, model, device);
+  const store = new ZeroStore<OptimizerOptions>(model, {
+    device,
+    communicator,
+    optimizer: algorithm,
+    seed,
+    ...dtypesOf(config),
+    ...zeroOptions(config.zero_optimization),
+    ...(options.initial && { initial: options.initial }),
+  });
+  const ownsCommunicator = options.communicator === undefined;
+  const lossScaler = lossScalerOf(config);
+  return { model, config, device, communicator, store, optimizer, scheduler, lossScaler, fp8, dataloader, seed, ownsCommunicator };
 }
 
 /** Where a backend of the caller's comes without a communicator: what connects ranks of its kind. */
