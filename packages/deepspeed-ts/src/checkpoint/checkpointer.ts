@@ -3,7 +3,6 @@ import { rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { GRADIENT } from '@deepspeed-ts/zero';
 import { huggingFaceConfigOf } from '../engine/save-model.js';
 import { DynamicLossScaler } from '../precision/index.js';
 import { agree } from './agreement.js';
@@ -130,8 +129,15 @@ export class Checkpointer {
       const expected = 'expected only what JSON can hold: finite numbers, strings, booleans, null, arrays and plain objects';
       throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', `clientState: ${expected}; it would not come back as it is`, tag);
     }
-    const { samples_in_step } = this.#progress;
-    if (samples_in_step === 0 && [...this.#parts.store.localState()].some(({ kind }) => kind === GRADIENT)) {
+    const { betweenBackwardAndStep } = this.#parts.counters.get();
+    if (this.#parts.store.hasUnreduced) {
+      throw new CheckpointError(
+        'ERR_CHECKPOINT_ARGUMENT',
+        'saveCheckpoint was called with gradients that noSync() has kept on this rank; save after the step that they belong to',
+        tag,
+      );
+    }
+    if (betweenBackwardAndStep) {
       throw new CheckpointError(
         'ERR_CHECKPOINT_ARGUMENT',
         'saveCheckpoint was called between backward() and step(); call it after step()',

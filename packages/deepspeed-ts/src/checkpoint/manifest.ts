@@ -16,6 +16,9 @@ const VERSION = 1;
 /** Where a training stands. */
 export interface Progress {
   readonly global_steps: number;
+  /** Samples of all ranks in finished steps, and micro-batches of a rank in them. Early checkpoints have neither. */
+  readonly global_samples?: number;
+  readonly micro_steps?: number;
   /** Samples of all ranks in the running step, whose gradients are accumulated; 0 between steps. */
   readonly samples_in_step: number;
   readonly train_batch_size: number;
