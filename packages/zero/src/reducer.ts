@@ -19,6 +19,9 @@ export class Reducer {
   /** Index of the unit that is reduced next. */
   #next = -1;
   #inFlight: InFlight | undefined;
+  #unreduced = false;
+  /** False leaves gradients with the rank: they add up over passes, in one order at every stage, until a pass is reduced again. */
+  reduces = true;
 
   constructor(
     readonly units: readonly UnitState[],
@@ -26,19 +29,30 @@ export class Reducer {
     readonly overlap: boolean,
   ) {}
 
+  /** Whether there are gradients of this rank alone. */
+  get hasUnreduced(): boolean {
+    return this.#unreduced;
+  }
+
   /** One parameter of the unit has its final gradient. */
   parameterDone(unit: UnitState): void {
+    if (!this.reduces) return;
     this.#begin();
     this.#remaining[unit.index]!--;
     while (this.#next >= 0 && this.#remaining[this.#next]! <= 0) this.#reduceNext();
   }
 
   /** The end of a backward pass: reduces what is left (zeros for parameters that got no gradient) and waits its turn for all. */
-  finish(): void {
+  finish(always = false): void {
+    if (!this.reduces && !always) {
+      this.#unreduced = true;
+      return;
+    }
     this.#begin();
     while (this.#next >= 0) this.#reduceNext();
     this.settle();
     this.#awaited = undefined;
+    this.#unreduced = false;
   }
 
   #begin(): void {
@@ -64,6 +78,7 @@ export class Reducer {
   abandon(): void {
     this.settle();
     this.#awaited = undefined;
+    this.#unreduced = false;
   }
 
   /** Completes the reduction that is under way, if any. */

@@ -62,6 +62,7 @@ export interface StepOptions<Options> {
  */
 export class ZeroStore<Options> implements ParameterStore {
   readonly dtype: FloatDType;
+  readonly gradientDtype: FloatDType;
   readonly communicator: Communicator;
   readonly #device: Device;
   readonly #optimizer: FlatOptimizer<Options>;
@@ -78,6 +79,7 @@ export class ZeroStore<Options> implements ParameterStore {
   constructor(model: Module, options: ZeroStoreOptions<Options>) {
     const { device, stage, optimizer, dtype = 'f32', gradientDtype = dtype, communicator = new WorldOfOne() } = options;
     this.dtype = dtype;
+    this.gradientDtype = gradientDtype;
     this.communicator = communicator;
     this.#device = device;
     this.#optimizer = optimizer;
@@ -121,6 +123,28 @@ export class ZeroStore<Options> implements ParameterStore {
     return this.#optimizer.stateNames;
   }
 
+  /**
+   * Whether backward passes reduce their gradients over ranks; true in the beginning. False adds them up on each rank, whole at every stage,
+   * until a pass is reduced again: the sum is then. Every rank sets it alike, between passes.
+   */
+  get reduces(): boolean {
+    return this.#reducer.reduces;
+  }
+
+  set reduces(on: boolean) {
+    this.#reducer.reduces = on;
+  }
+
+  /** Whether there are gradients that have not been reduced. */
+  get hasUnreduced(): boolean {
+    return this.#reducer.hasUnreduced;
+  }
+
+  /** Lets go of the weights that stage 3 has gathered; they are gathered again when they are used. */
+  releaseGathered(): void {
+    this.#gatherer.releaseAll();
+  }
+
   use(parameter: Parameter): Tensor {
     const unit = this.#unitOf.get(parameter)!;
     this.#gatherer.ensure(unit);
@@ -140,7 +164,7 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#reducer.parameterDone(this.#unitOf.get(parameter)!);
   }
 
-  /** Call after every backward pass, on every rank: completes the reduction of its gradients. */
+  /** Call after every backward pass, on every rank: completes the reduction of its gradients, unless `reduces` is off. */
   finishBackward(): void {
     this.#reducer.finish();
   }
@@ -150,6 +174,7 @@ export class ZeroStore<Options> implements ParameterStore {
    * is not finite, the device leaves weights and optimizer state as they are, and `finishStep` tells.
    */
   step({ optionsOf, maxNorm = 0, gradScale = 1 }: StepOptions<Options>): void {
+    if (this.#reducer.hasUnreduced) this.#reducer.finish(true);
     const trained = this.#units.filter(({ gradient }) => gradient);
     if (trained.length === 0)
       throw new DeepSpeedError(

@@ -17,10 +17,10 @@ export const batchSection = defineSection({
       description: 'Leave out the last samples of an epoch that do not fill a micro-batch on every rank.',
     },
     managed_gradient_accumulation: {
-      const: true,
+      type: 'boolean',
       default: true,
-      hint: 'the engine counts micro-steps; to step at will, set gradient_accumulation_steps to 1',
-      description: 'The engine knows where an optimizer step ends.',
+      description:
+        'Optimizer steps are taken at every gradient_accumulation_steps-th call of step(); false: at every call. The loss is divided by gradient_accumulation_steps all the same.',
     },
   },
   check(config, report, { worldSize }) {

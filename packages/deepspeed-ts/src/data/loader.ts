@@ -41,13 +41,13 @@ export interface DataLoaderState {
  * train_batch_size alone, and a cursor saved at one number of ranks goes on at any other without repeating or missing a sample.
  */
 export class DataLoader<Sample, Batch = Stacked<Sample>> implements Iterable<Batch> {
-  readonly batchSize: number;
   readonly #rank: number;
   readonly #worldSize: number;
   readonly #shuffle: boolean;
   readonly #seed: number;
   readonly #dropLast: boolean;
   readonly #collate: (samples: readonly Sample[]) => Batch;
+  #batchSize!: number;
   #epoch = 0;
   #cursor = 0;
   #order: Permutation;
@@ -58,23 +58,41 @@ export class DataLoader<Sample, Batch = Stacked<Sample>> implements Iterable<Bat
     options: DataLoaderOptions<Sample, Batch>,
   ) {
     const { batchSize, rank = 0, worldSize = 1, shuffle = true, seed = 0, dropLast = false } = options;
-    if (!Number.isInteger(batchSize) || batchSize < 1) throw new DataError(`batchSize: expected an integer >= 1, got ${batchSize}`);
     if (!Number.isInteger(rank) || rank < 0 || rank >= worldSize) throw new DataError(`rank: expected 0 to ${worldSize - 1}, got ${rank}`);
     if (dataset.length === 0) throw new DataError('the dataset is empty: it has no sample to train on');
-    if (dataset.length < batchSize * worldSize) {
-      throw new DataError(
-        `the dataset has ${dataset.length} samples, fewer than one micro-batch on every rank: ${batchSize} samples * ${worldSize} ranks = ${batchSize * worldSize}; give more data, fewer ranks or a smaller micro-batch`,
-      );
-    }
-    this.batchSize = batchSize;
     this.#rank = rank;
     this.#worldSize = worldSize;
     this.#shuffle = shuffle;
+    this.setBatchSize(batchSize);
     this.#seed = seed;
     this.#dropLast = dropLast;
     // Without a collate function of the caller, Batch is its default.
     this.#collate = options.collate ?? (stack as unknown as (samples: readonly Sample[]) => Batch);
     this.#order = new Permutation(dataset.length, seed, 0);
+  }
+
+  /** Samples of one micro-batch on one rank. */
+  get batchSize(): number {
+    return this.#batchSize;
+  }
+
+  /**
+   * Samples of the micro-batches from here on; the order of samples stays. Every rank calls it.
+   *
+   * @throws DataError where the dataset is smaller than one micro-batch on every rank
+   */
+  setBatchSize(samples: number): void {
+    if (!Number.isInteger(samples) || samples < 1) throw new DataError(`batchSize: expected an integer >= 1, got ${samples}`);
+    const ranks = this.#worldSize;
+    const { length } = this.dataset;
+    if (length < samples * ranks) {
+      throw new DataError(
+        `the dataset has ${length} samples, fewer than one micro-batch on every rank: ${samples} samples * ${ranks} ranks = ${samples * ranks}; give more data, fewer ranks or a smaller micro-batch`,
+      );
+    }
+    this.#batchSize = samples;
+    // What is left of the epoch may be less than one micro-batch now.
+    if (this.#order && this.#leftAfter(this.#cursor) === 0) this.#startEpoch(this.#epoch + 1, 0);
   }
 
   /** Micro-batches of one epoch. */

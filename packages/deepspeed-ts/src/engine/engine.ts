@@ -1,123 +1,136 @@
-import { type Communicator, DeepSpeedError, type Device, type Tensor, type TrainingEngine } from '@deepspeed-ts/core';
-import type { OptimizerOptions, ZeroStore } from '@deepspeed-ts/zero';
+import { DeepSpeedError, type Tensor, type TrainingEngine } from '@deepspeed-ts/core';
 import { Checkpointer } from '../checkpoint/checkpointer.js';
 import type { LoadCheckpointOptions, LoadedCheckpoint, SaveCheckpointOptions, SavedCheckpoint } from '../checkpoint/options.js';
-import type { DeepSpeedConfig } from '../config/index.js';
-import { type LossScaler, skipsOverflow } from '../precision/index.js';
-import type { LRScheduler } from '../schedules/index.js';
+import type { Counters } from '../checkpoint/progress.js';
+import type { BatchTriad } from '../config/batch.js';
+import { DataLoader, type DataLoaderOptions, type Dataset } from '../data/index.js';
+import { skipsOverflow } from '../precision/index.js';
 import type { Batch } from './batch.js';
+import { EngineInfo } from './engine-info.js';
 import { NonFiniteError } from './errors.js';
-import type { EngineOptimizer } from './optimizer.js';
-import type { EngineParts, TrainableModel } from './parts.js';
+import { withBatchSize, withMicroBatchSize } from './live-parts.js';
+import type { EngineParts } from './parts.js';
 import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
 import { saveModel } from './save-model.js';
-import { drawFrom, Training } from './training.js';
+import { drawFrom } from './training.js';
 import { WallClock } from './wall-clock.js';
 
 export type { TrainableModel } from './parts.js';
 
 /** Trains a model as its config says. Made by `initialize`. */
-export class DeepSpeedEngine implements TrainingEngine<Batch> {
-  readonly model: TrainableModel;
-  /** Every value in force, defaults included. */
-  readonly config: DeepSpeedConfig;
-  readonly device: Device;
-  readonly communicator: Communicator;
-  readonly optimizer: EngineOptimizer;
-  readonly scheduler: LRScheduler | undefined;
-  readonly lossScaler: LossScaler;
-  readonly #parts: EngineParts;
-  readonly #store: ZeroStore<OptimizerOptions>;
-  readonly #training: Training;
+export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch> {
   readonly #checkpointer: Checkpointer;
-  readonly #throughput = new Throughput();
+  readonly #throughput: Throughput;
   readonly #wallClock: WallClock | undefined;
   #lossValue = Number.NaN;
 
   constructor(parts: EngineParts) {
-    this.model = parts.model;
-    this.config = parts.config;
-    this.device = parts.device;
-    this.communicator = parts.communicator;
-    this.optimizer = parts.optimizer;
-    this.scheduler = parts.scheduler;
-    this.lossScaler = parts.lossScaler;
-    this.#parts = parts;
-    this.#store = parts.store;
     const wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
-    this.#wallClock = wallClock;
-    const training = new Training(parts, {
+    const throughput = new Throughput();
+    super(parts, {
       timed: (phase, body, probe) => (wallClock ? wallClock.time(phase, body, probe) : body()),
-      stepped: () => this.#throughput.add(this.config.train_batch_size),
+      stepped: (samples) => throughput.add(samples),
     });
-    this.#training = training;
+    this.#wallClock = wallClock;
+    this.#throughput = throughput;
     if (this.scheduler) this.optimizer.follow(this.scheduler);
-    this.#checkpointer = new Checkpointer({
-      ...parts,
-      counters: { get: () => training.counters, set: (counters) => (training.counters = counters) },
-    });
+    const { training } = this;
+    const counters = { get: () => training.counters, set: (next: Counters) => (training.counters = next) };
+    this.#checkpointer = new Checkpointer(Object.assign(this.parts, { counters }));
   }
 
-  get rank(): number {
-    return this.communicator.rank;
+  /** Training mode: forward passes drop activations. */
+  train(on = true): this {
+    this.training.dropout = on;
+    return this;
   }
 
-  get worldSize(): number {
-    return this.communicator.size;
-  }
-
-  /** Optimizer steps so far, skipped ones included. */
-  get globalSteps(): number {
-    return this.#training.globalSteps;
-  }
-
-  /** Steps that changed nothing, because a gradient was not finite. */
-  get skippedSteps(): number {
-    return this.#training.skippedSteps;
-  }
-
-  /** What the next backward pass multiplies the loss with; 1 but for fp16. */
-  get lossScale(): number {
-    return this.lossScaler.scale;
-  }
-
-  /** Samples of all ranks that finished steps have used. */
-  get globalSamples(): number {
-    return this.globalSteps * this.config.train_batch_size;
-  }
-
-  /** Micro-batches so far on this rank. */
-  get microSteps(): number {
-    return this.#training.microSteps;
-  }
-
-  /** Learning rate of the next step, by parameter group. */
-  get lr(): number[] {
-    return this.optimizer.lr;
-  }
-
-  /** The gradient norm of the last step over all ranks, before clipping; NaN before the first. */
-  get globalGradNorm(): number {
-    return this.#training.gradNorm;
-  }
-
-  /** Whether the last `step()` updated the weights: not in the middle of an accumulation, and not where gradients overflowed. */
-  wasStepApplied(): boolean {
-    return this.#training.stepApplied;
-  }
-
-  isGradientAccumulationBoundary(): boolean {
-    return this.#training.isBoundary;
+  /** Evaluation mode: nothing is dropped, in `trainBatch` neither. Gradients are still recorded; `noGrad` or `evalBatch` saves their memory. */
+  eval(): this {
+    return this.train(false);
   }
 
   /** The loss belongs to the engine, until the next forward pass. */
   forward(batch: Batch): Tensor {
-    return this.#training.forward(batch);
+    return this.training.forward(batch);
   }
 
-  /** Where it throws, the gradients of the micro-batches before it in this step are dropped too, and the step begins anew. */
-  backward(loss: Tensor): void {
-    this.#training.backward(loss);
+  /**
+   * Gradients of the loss, which may be any that the model computed, added to those of the step so far. Where it throws, the gradients of
+   * the micro-batches before it in this step are dropped too, and the step begins anew.
+   *
+   * @param options.scaleWrtGas - Divide by the accumulation steps, so that a step sees the mean over its micro-batches. Default true.
+   */
+  backward(loss: Tensor, { scaleWrtGas = true }: { scaleWrtGas?: boolean } = {}): void {
+    this.training.backward(loss, scaleWrtGas);
+  }
+
+  /** Drops the gradients of the step so far; it begins anew. Every rank calls it. */
+  zeroGrad(): void {
+    this.training.abandonStep();
+  }
+
+  /**
+   * Runs `body` without reducing the gradients of its backward passes over ranks: they add up on each rank, and the next pass outside, or the
+   * step, reduces the sum. Saves communication and costs a whole gradient on each rank, at stages 2 and 3 as well (where DeepSpeed refuses
+   * it). All stages give the same bits; those of reducing each micro-batch differ by rounding. Every rank does alike. `step()` inside counts
+   * micro-batches and is refused where it would end a step.
+   */
+  noSync<T>(body: () => T): T {
+    return this.training.unreduced(body);
+  }
+
+  /** Runs `body` with several backward passes and reduces the sum of their gradients once, at its end. Every rank does alike. */
+  coalesceGradReduction<T>(body: () => T): T {
+    return this.training.coalesced(body);
+  }
+
+  /**
+   * Says of this micro-batch and all that follow whether they are the last of a step, whatever their number; `undefined` lets
+   * gradient_accumulation_steps decide again. The loss is still divided by that; see `scaleWrtGas` of `backward`.
+   */
+  setGradientAccumulationBoundary(boundary: boolean | undefined): void {
+    this.training.setBoundary(boundary);
+  }
+
+  /**
+   * Samples of a step from here on, through the number of micro-batches in it. Every rank calls it, between steps.
+   *
+   * @throws DeepSpeedError in the middle of a step, and for what is no multiple of the micro-batches of all ranks
+   */
+  setTrainBatchSize(samples: number): void {
+    this.#resize('setTrainBatchSize', withBatchSize(this.parts, samples));
+  }
+
+  /**
+   * Samples of a micro-batch from here on; train_batch_size follows, and so does the loader of `trainingData`. Every rank calls it, between steps.
+   *
+   * @throws DeepSpeedError in the middle of a step, and for what is no size
+   */
+  setTrainMicroBatchSize(samples: number): void {
+    this.#resize('setTrainMicroBatchSize', withMicroBatchSize(this.parts, samples));
+  }
+
+  /** The learning rate of all parameter groups, or of each, until the schedule moves it after the next step. Every rank sets the same. */
+  setLr(lr: number | readonly number[]): void {
+    this.optimizer.setLr(lr);
+  }
+
+  /** A loader for more data of your own, sharded over the ranks in micro-batches of this engine's size. */
+  deepspeedIo<Sample>(data: Dataset<Sample>, options: Partial<DataLoaderOptions<Sample, Batch>> = {}): DataLoader<Sample, Batch> {
+    return new DataLoader<Sample, Batch>(data, {
+      batchSize: this.config.train_micro_batch_size_per_gpu,
+      seed: this.training.seed,
+      dropLast: this.config.dataloader_drop_last,
+      rank: this.rank,
+      worldSize: this.worldSize,
+      ...options,
+    });
+  }
+
+  /** Lets go of the weights that stage 3 has gathered; they are gathered again when they are used. */
+  emptyPartitionCache(): void {
+    this.parts.store.releaseGathered();
   }
 
   /**
@@ -131,9 +144,9 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
    */
   async step(): Promise<void> {
     const boundary = this.isGradientAccumulationBoundary();
-    await this.#training.endMicroBatch();
+    await this.training.endMicroBatch();
     if (!boundary || !this.#prints) return;
-    const { loss } = this.#training;
+    const { loss } = this.training;
     if (loss) this.#lossValue = await loss.item();
     console.log(formatReport(this.report()));
   }
@@ -143,12 +156,13 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
    * anew: a bad batch may be caught and left out, if all ranks do so.
    */
   async trainBatch(batches?: Iterable<Batch> | Iterator<Batch>): Promise<number> {
+    this.training.assertCounting('trainBatch');
     const next = batches ? drawFrom(batches, this.config.gradient_accumulation_steps) : () => this.#draw();
     const losses: Tensor[] = [];
     try {
-      await this.#training.accumulate(next, losses);
+      this.training.accumulate(next, losses);
       const mean = this.#mean(losses);
-      const step = this.#training.endMicroBatch();
+      const step = this.training.endMicroBatch();
       // The loss is the better message where both are not finite, so it is looked at first; the step is always awaited.
       const [loss, applied] = await Promise.allSettled([mean, step]);
       if (loss.status === 'rejected') throw loss.reason;
@@ -165,7 +179,7 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
   }
 
   async evalBatch(batch: Batch): Promise<number> {
-    const loss = this.#training.evaluate(batch);
+    const loss = this.training.evaluate(batch);
     try {
       return await this.#mean([loss]);
     } finally {
@@ -193,12 +207,12 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
 
   /** Master weights in f32 by name, streamed: every rank must run through all of them. */
   weights() {
-    return this.#store.export('weights');
+    return this.parts.store.export('weights');
   }
 
   /** One optimizer state ('exp_avg', 'exp_avg_sq') by parameter name, streamed: every rank must run through all of it. */
   optimizerState(kind: string) {
-    return this.#store.export(kind);
+    return this.parts.store.export(kind);
   }
 
   /**
@@ -232,18 +246,29 @@ export class DeepSpeedEngine implements TrainingEngine<Batch> {
 
   /** Waits for a save that is under way, then gives everything back, the model's own tables included; the model may be used again. @throws CheckpointError when that save failed and nobody was told */
   async dispose(): Promise<void> {
-    this.#training.dropLoss();
+    this.training.dropLoss();
     try {
-      this.#parts.fp8?.dispose();
-      this.#store.dispose();
+      this.parts.fp8?.dispose();
+      this.parts.store.dispose();
       this.model.dispose();
     } finally {
-      await this.#checkpointer.settle().finally(() => (this.#parts.ownsCommunicator ? this.communicator.close() : undefined));
+      await this.#checkpointer.settle().finally(() => (this.parts.ownsCommunicator ? this.communicator.close() : undefined));
     }
   }
 
+  #resize(method: string, sizes: BatchTriad): void {
+    if (!this.training.isBetweenSteps)
+      throw new DeepSpeedError(
+        'ERR_BATCH_SIZE',
+        `[${method}] rank ${this.rank} is in the middle of a step; call it after step(), or zeroGrad()`,
+      );
+    if (sizes.train_micro_batch_size_per_gpu !== this.config.train_micro_batch_size_per_gpu)
+      this.parts.dataloader?.setBatchSize(sizes.train_micro_batch_size_per_gpu);
+    this.parts.config = Object.freeze({ ...this.config, ...sizes });
+  }
+
   #draw(): Batch {
-    const { dataloader } = this.#parts;
+    const { dataloader } = this.parts;
     if (!dataloader)
       throw new DeepSpeedError('ERR_DATA', '[trainBatch] there is nothing to draw from: give it batches, or initialize() trainingData');
     return dataloader.next();

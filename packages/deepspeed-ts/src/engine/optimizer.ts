@@ -1,4 +1,4 @@
-import { ConfigError, type Module, namedParameters, type Parameter } from '@deepspeed-ts/core';
+import { ConfigError, DeepSpeedError, type Module, namedParameters, type Parameter } from '@deepspeed-ts/core';
 import type { AdamOptions, OptimizerOptions } from '@deepspeed-ts/zero';
 import type { LRScheduler } from '../schedules/index.js';
 
@@ -20,7 +20,13 @@ export class EngineOptimizer {
   readonly #groups: { names: string[]; options: OptimizerOptions }[] = [];
   readonly #groupOf = new Map<Parameter, number>();
 
-  constructor(model: Module, defaults: OptimizerOptions, groupsOf: ParameterGroups = () => undefined) {
+  constructor(
+    model: Module,
+    defaults: OptimizerOptions,
+    groupsOf: ParameterGroups = () => undefined,
+    /** The algorithm's name. */
+    readonly type = 'unknown',
+  ) {
     const byKey = new Map<string, number>();
     for (const [name, parameter] of namedParameters(model)) {
       const overrides = groupsOf(name, parameter) ?? {};
@@ -43,6 +49,21 @@ export class EngineOptimizer {
   /** Learning rates of the next step, by group. */
   get lr(): number[] {
     return this.#groups.map(({ options }) => options.lr);
+  }
+
+  /** By group: both betas, or the momentum of SGD. */
+  get momentum(): (number | readonly [number, number] | undefined)[] {
+    return this.#groups.map(({ options }) => options.betas ?? (options as { momentum?: number }).momentum);
+  }
+
+  /** One for all groups, or one for each. A schedule sets its own after the next step. */
+  setLr(lr: number | readonly number[]): void {
+    const all = typeof lr === 'number' ? this.#groups.map(() => lr) : lr;
+    if (all.length !== this.#groups.length || !all.every((value) => Number.isFinite(value) && value >= 0)) {
+      const expected = `a number >= 0, or one for each of ${this.#groups.length} parameter groups`;
+      throw new DeepSpeedError('ERR_LEARNING_RATE', `[setLr] expected ${expected}, got ${JSON.stringify(lr)}`);
+    }
+    for (const [i, group] of this.#groups.entries()) group.options = { ...group.options, lr: all[i]! };
   }
 
   optionsOf(parameter: Parameter): OptimizerOptions {

@@ -10,6 +10,8 @@ import type { EngineOptimizer } from './optimizer.js';
 /** Draws micro-batches and can tell where it stands. */
 export interface BatchSource {
   next(): Batch;
+  /** Samples of the micro-batches from here on. */
+  setBatchSize(samples: number): void;
   stateDict(): DataLoaderState;
   loadStateDict(state: DataLoaderState): void;
 }
