@@ -76,7 +76,7 @@ export async function engineParts<Sample>(
 ): Promise<EngineParts & { readonly dataloader: DataLoader<Sample, Batch> | undefined }> {
   const { model, seed = 0, trainingData } = options;
   const { algorithm, options: settings } = optimizerOf(config, options.optimizer);
-  const optimizer = new EngineOptimizer(model, settings, options.parameterGroups, algorithm.name);
+  const optimizer = new EngineOptimizer(model, settings, options.parameterGroups, config.optimizer?.type ?? algorithm.name);
   const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
   const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
   const fp8 = await fp8Of(config, model, device);

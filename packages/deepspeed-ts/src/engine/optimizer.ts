@@ -24,7 +24,7 @@ export class EngineOptimizer {
     model: Module,
     defaults: OptimizerOptions,
     groupsOf: ParameterGroups = () => undefined,
-    /** The algorithm's name. */
+    /** The config's name for the algorithm, or its own. */
     readonly type = 'unknown',
   ) {
     const byKey = new Map<string, number>();
