@@ -7,6 +7,7 @@ export { type ConnectOptions, connect } from './comm/connect.js';
 export { CpuCommunicator } from './comm/cpu-communicator.js';
 export { CpuBackend } from './cpu-backend.js';
 export { KernelError, type LoadAttempt, NativeLoadError } from './errors.js';
+export { type CpuMemoryModelOptions, cpuMemoryModel } from './memory-model.js';
 export type { InstructionSet } from './native.js';
 
 export interface CpuBackendOptions {

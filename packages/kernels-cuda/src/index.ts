@@ -8,6 +8,7 @@ export { type ConnectOptions, connect } from './comm/connect.js';
 export { CudaCommunicator } from './comm/cuda-communicator.js';
 export { CudaBackend } from './cuda-backend.js';
 export { KernelError, type LoadAttempt, NativeLoadError, NoDeviceError } from './errors.js';
+export { cudaMemoryModel } from './memory-model.js';
 export type { CudaDevice, CudaLibraries, CudaLibrary } from './native.js';
 
 export interface CudaBackendOptions {

@@ -1,0 +1,83 @@
+import { type Communicator, ConfigError, type Device, type Parameter } from '@deepspeed-ts/core';
+import { type OptimizerOptions, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
+import type { DeepSpeedConfig } from '../config/index.js';
+import { DataLoader, type Dataset, type HostArray } from '../data/index.js';
+import { type ConfiguredOptimizer, createOptimizer } from '../optimizers/index.js';
+import { fp8Of } from '../precision/fp8.js';
+import { dtypesOf, lossScalerOf } from '../precision/index.js';
+import { createScheduler } from '../schedules/index.js';
+import type { Batch } from './batch.js';
+import { EngineOptimizer, type ParameterGroups } from './optimizer.js';
+import type { EngineParts, TrainableModel } from './parts.js';
+
+/** What the caller brings to a training besides its config and the ranks it runs on. */
+export interface EngineOptions<Sample = Readonly<Record<string, HostArray>>> {
+  /** Its `forward` takes a micro-batch on the device and gives the loss, f32 []. */
+  readonly model: TrainableModel;
+  /** An optimizer of your own, where the config has none: its algorithm over flat ranges, and the settings that `parameterGroups` may override. */
+  readonly optimizer?: ConfiguredOptimizer;
+  /** Settings by parameter that differ from the optimizer's, such as no weight decay for norms and biases. */
+  readonly parameterGroups?: ParameterGroups;
+  /** Samples to draw micro-batches from; `dataloader` in the result shuffles and shards them. */
+  readonly trainingData?: Dataset<Sample>;
+  readonly collate?: (samples: readonly Sample[]) => Batch;
+  /** Of initial weights, dropout and shuffling; the same on every rank. Default 0. */
+  readonly seed?: number;
+  /** Weights to begin with, by name: the whole parameter, or `undefined` to leave it to its initialiser. */
+  readonly initial?: (name: string, parameter: Parameter) => ArrayLike<number> | undefined;
+}
+
+/** What an engine is made of, for a config: all that takes memory before the first step. The planner runs the same on a device that holds nothing. */
+export async function engineParts<Sample>(
+  options: EngineOptions<Sample>,
+  config: DeepSpeedConfig,
+  device: Device,
+  communicator: Communicator,
+  ownsCommunicator: boolean,
+): Promise<EngineParts & { readonly dataloader: DataLoader<Sample, Batch> | undefined }> {
+  const { model, seed = 0, trainingData } = options;
+  const { algorithm, options: settings } = optimizerOf(config, options.optimizer);
+  const optimizer = new EngineOptimizer(model, settings, options.parameterGroups, config.optimizer?.type ?? algorithm.name);
+  const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
+  const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
+  const fp8 = await fp8Of(config, model, device);
+  const store = new ZeroStore<OptimizerOptions>(model, {
+    device,
+    communicator,
+    optimizer: algorithm,
+    seed,
+    ...dtypesOf(config),
+    ...zeroOptions(config.zero_optimization),
+    ...(options.initial && { initial: options.initial }),
+  });
+  const lossScaler = lossScalerOf(config);
+  return { model, config, device, communicator, store, optimizer, scheduler, lossScaler, fp8, dataloader, seed, ownsCommunicator };
+}
+
+function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | undefined): ConfiguredOptimizer {
+  if (optimizer && own)
+    throw new ConfigError(['optimizer: the config names one and initialize() was given another; leave one of them out']);
+  if (own) return own;
+  if (!optimizer) {
+    throw new ConfigError([
+      'optimizer: missing; expected an object such as {"type": "AdamW", "params": {"lr": 1e-4}}, or an optimizer of your own for initialize()',
+    ]);
+  }
+  return createOptimizer(optimizer);
+}
+
+function loaderFor<Sample>(
+  data: Dataset<Sample>,
+  { collate, seed = 0 }: EngineOptions<Sample>,
+  config: DeepSpeedConfig,
+  { rank, size }: Communicator,
+): DataLoader<Sample, Batch> {
+  return new DataLoader<Sample, Batch>(data, {
+    batchSize: config.train_micro_batch_size_per_gpu,
+    rank,
+    worldSize: size,
+    seed,
+    dropLast: config.dataloader_drop_last,
+    ...(collate && { collate }),
+  });
+}
