@@ -29,6 +29,7 @@ void Completion::when(cudaEvent_t event, std::function<void(cudaError_t)> functi
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     arriving_.push_back({event, std::move(function)});
+    waiting_++;
   }
   arrived_.notify_one();
 }
@@ -72,6 +73,7 @@ void Completion::run(int device) {
       pending[i].function(state);
       const std::lock_guard<std::mutex> lock(mutex_);
       pool_.push_back(pending[i].event);
+      waiting_--;
     }
     pending.resize(kept);
     if (!any && kept > 0) std::this_thread::sleep_for(std::chrono::microseconds(15));

@@ -21,6 +21,8 @@ class Completion {
   void when(cudaEvent_t event, std::function<void(cudaError_t)> function);
   // An event for when(), from a pool.
   cudaEvent_t event();
+  // Whether somebody waits for the device; any thread.
+  bool waits() const { return waiting_ > 0; }
 
  private:
   struct Pending {
@@ -34,6 +36,7 @@ class Completion {
   std::condition_variable arrived_;
   std::vector<Pending> arriving_;
   std::vector<cudaEvent_t> pool_;
+  std::atomic<int> waiting_{0};
   bool stopping_ = false;
 };
 

@@ -1,5 +1,7 @@
 #include "dispatcher.h"
 
+#include <sys/prctl.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -59,6 +61,7 @@ inline void relax() {
 constexpr uint64_t kSlots = 2048;
 Slot* slots;
 std::atomic<uint64_t> written{0}, taken{0};
+std::atomic<uint64_t> settled{0};  // commands that a read found done
 // What a thread may wait on is never destroyed: process.exit() runs destructors while the threads are still there.
 std::mutex& sleep_mutex = *new std::mutex;
 std::condition_variable& woken = *new std::condition_variable;
@@ -153,6 +156,7 @@ void finish_read(ReadRequest* request, cudaError_t state) {
   std::string op;
   const std::string fault = take_fault(&op);
   if (!fault.empty() && !request->failure) request->failure = make_failure("kernel", op, fault);
+  if (!request->failure) settled = request->place;
   request->done(request);
 }
 
@@ -212,21 +216,36 @@ void run(const DrainCommand& d, Slot&) {
 
 void run(const std::monostate&, Slot&) {}
 
+// Waits for the command number `at`; false: there will be none. Waking a thread whose processor has gone to sleep takes a fifth of a
+// millisecond, and a step begins with one: as long as somebody waits for the device, and shortly after, this thread only naps.
+bool await_command(uint64_t at) {
+  using Clock = std::chrono::steady_clock;
+  const auto arrived = [at] { return written.load(std::memory_order_acquire) != at; };
+  for (int spins = 0; spins < 2000; spins++, relax())
+    if (arrived()) return true;
+  const auto begin = Clock::now();
+  for (auto wanted = begin; Clock::now() - wanted < std::chrono::milliseconds(2);) {
+    if (arrived()) return true;
+    if (stopping) return false;
+    // JavaScript is doing something else: the device should not wait for it with work at hand.
+    if (graphs.capturing() && Clock::now() - begin > std::chrono::milliseconds(1)) flush_graph();
+    if (completion().waits()) wanted = Clock::now();
+    std::this_thread::sleep_for(std::chrono::microseconds(30));
+  }
+  if (graphs.capturing()) flush_graph();
+  std::unique_lock<std::mutex> lock(sleep_mutex);
+  consumer_sleeps = true;
+  woken.wait(lock, [at] { return stopping || written.load() != at; });
+  consumer_sleeps = false;
+  return arrived();
+}
+
 void consume(int device) {
   cudaSetDevice(device);
+  prctl(PR_SET_TIMERSLACK, 1000UL);  // so that a nap is short
   for (;;) {
     const uint64_t at = taken.load(std::memory_order_relaxed);
-    for (int spins = 0; written.load(std::memory_order_acquire) == at && spins < 2000; spins++) relax();
-    if (written.load(std::memory_order_acquire) == at) {
-      std::unique_lock<std::mutex> lock(sleep_mutex);
-      consumer_sleeps = true;
-      const auto ready = [at] { return stopping || written.load() != at; };
-      // JavaScript is doing something else: the device should not wait for it with work at hand.
-      if (graphs.capturing() && !woken.wait_for(lock, std::chrono::milliseconds(1), ready)) flush_graph();
-      woken.wait(lock, ready);
-      consumer_sleeps = false;
-      if (written.load(std::memory_order_acquire) == at) return;
-    }
+    if (!await_command(at)) return;
     Slot& slot = slots[at % kSlots];
     std::visit([&](auto& command) { run(command, slot); }, slot.command);
     slot.command = std::monostate{};
@@ -310,7 +329,11 @@ bool dispatcher_write(void* target, const void* bytes, size_t count) {
 }
 
 void dispatcher_graphs(bool on) { push(GraphsCommand{on}); }
-void dispatcher_read(ReadRequest* request) { push(ReadCommand{request}); }
+void dispatcher_read(ReadRequest* request) {
+  request->place = written + 1;
+  push(ReadCommand{request});
+}
+bool dispatcher_settled() { return settled == written && !poisoned; }
 void dispatcher_run(Task task) { push(std::move(task)); }
 void dispatcher_forgive(const FailurePtr& failure) { push(ForgiveCommand{failure}); }
 

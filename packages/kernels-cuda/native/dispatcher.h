@@ -29,6 +29,7 @@ struct ReadRequest {
   size_t bytes = 0;
   FailurePtr failure;
   void (*done)(ReadRequest*) = nullptr;
+  uint64_t place = 0;  // among all commands; the dispatcher's
 };
 
 // A launch that is being written into the queue: fill in the arrays, then dispatcher_commit().
@@ -52,6 +53,8 @@ void dispatcher_read(ReadRequest* request);
 // before it has failed it is called with `skipped` true and must only let go of what it holds.
 using Task = std::function<FailurePtr(cudaStream_t compute, bool skipped)>;
 void dispatcher_run(Task task);
+// Whether a read has seen the end of all that was queued so far, and nothing has failed.
+bool dispatcher_settled();
 // Whether launches are gathered into CUDA graphs from here on.
 void dispatcher_graphs(bool on);
 // Lets commands queued from here on run again after `failure` of kind "kernel" was reported.

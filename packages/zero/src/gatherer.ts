@@ -31,8 +31,19 @@ export class Gatherer {
     if (unit.options.stage === 3 && this.prefetch) this.#prefetchNext();
   }
 
+  /**
+   * Brings a unit together whose weights have just changed, if the next pass begins with it: beside the update of the other units, where the
+   * pass itself would wait for it. Two units are brought, for the second has nothing to hide behind while the first is an embedding.
+   */
+  gatherAhead(unit: UnitState): void {
+    if (unit.options.stage !== 3 || !this.prefetch || unit.gathered) return;
+    const first = this.#followers.get(BEGIN);
+    if (unit === first || (first && unit === this.#followers.get(pairOf(undefined, first)))) this.#gather(unit);
+  }
+
   /** Lets every gathered unit go, before weights change. */
   releaseAll(): void {
+    this.#previous = undefined;
     this.#current = undefined;
     for (const unit of this.units) if (unit.options.stage === 3) unit.release();
   }
@@ -49,7 +60,7 @@ export class Gatherer {
   }
 
   #pair(): string {
-    return `${this.#previous?.index},${this.#current?.index}`;
+    return pairOf(this.#previous, this.#current);
   }
 
   #gather(unit: UnitState): void {
@@ -58,3 +69,10 @@ export class Gatherer {
     unit.pending = this.communicator.allGather(unit.gathered, unit.values);
   }
 }
+
+function pairOf(previous: UnitState | undefined, current: UnitState | undefined): string {
+  return `${previous?.index},${current?.index}`;
+}
+
+/** Before the first unit of a pass that follows a step. */
+const BEGIN = pairOf(undefined, undefined);

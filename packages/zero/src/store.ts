@@ -195,6 +195,7 @@ export class ZeroStore<Options> implements ParameterStore {
         unit.gradient!.dispose();
         unit.gradient = undefined;
         this.#share(unit);
+        this.#gatherer.gatherAhead(unit);
       }
     });
     coefficient.dispose();

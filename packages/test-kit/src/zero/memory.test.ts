@@ -44,7 +44,10 @@ function arithmetic({ stage, bf16, accumulation }: MemoryRun, ranks: number): Ar
 
 function check(run: MemoryRun, ranks: number, { beforeStep, afterStep, peak }: MemoryResult): void {
   const { state, passing } = arithmetic(run, ranks);
-  expect(afterStep).toEqual({ ...state, gradients: 0 });
+  expect(afterStep).toEqual({ ...state, parameters: expect.any(Number), gradients: 0 });
+  // Stage 3 has begun to gather what the next pass uses first.
+  expect(afterStep.parameters).toBeGreaterThanOrEqual(state.parameters);
+  expect(afterStep.parameters).toBeLessThanOrEqual(state.parameters + passing.parameters);
   expect(beforeStep).toEqual({ ...state, parameters: expect.any(Number) });
   expect(peak.optimizer).toBe(state.optimizer);
   for (const kind of ['parameters', 'gradients'] as const) {
