@@ -85,8 +85,7 @@ export class ZipArchive {
       const extra = at + ENTRY_SIZE + nameLength;
       const fields = [view.getUint32(at + 24, true), view.getUint32(at + 20, true), view.getUint32(at + 42, true)];
       const [size, packed, header] = this.#widen(fields, view, extra, extra + extraLength, name) as [number, number, number];
-      if (method !== 0 || packed !== size || (flags & 1) !== 0)
-        throw this.#error(`'${name}' is compressed or encrypted; torch.save stores members as they are: packed by another program?`);
+      const stored = method === 0 && packed === size && (flags & 1) === 0;
       if (this.members.has(name)) throw this.#error(`'${name}' is there twice`);
       this.members.set(name, { name, size, crc32: view.getUint32(at + 16, true), header, stored });
       at = next;
