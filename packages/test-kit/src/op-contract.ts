@@ -114,7 +114,13 @@ const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
   mlp_fp8: [1, 2],
   adagrad: [1],
   adamw: [1],
+  adamw_8bit: [1],
+  decode_8bit: [1],
+  lamb_moments: [1],
+  lamb_ratio: [0, 1],
   lion: [1],
+  muon_momentum: [1],
+  normalize: [1],
   sgd: [1],
 };
 

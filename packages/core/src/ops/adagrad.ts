@@ -14,7 +14,7 @@ export interface AdagradAttrs extends Record<string, number> {
 
 /**
  * One Adagrad step over a flat range (Duchi, Hazan and Singer, JMLR 12, 2011). Inputs grad [n], coefficient f32 [1]; outputs, all read
- * and written, master f32 [n], sum of squared gradients f32 [n], and optionally the low-precision copy [n] of the master. The gradient
+ * and written, master [n], sum of squared gradients [n], each f32 or bf16, and optionally the low-precision copy [n] of the master. The gradient
  * is multiplied by the coefficient first; a NaN coefficient (overflow) leaves everything untouched.
  */
 export const adagradOp = defineOp<AdagradAttrs>({
@@ -40,6 +40,7 @@ export const adagradOp = defineOp<AdagradAttrs>({
     return [
       { inputs: inputs(), attrs, outputs: state() },
       { inputs: inputs(), attrs: { ...attrs, initial: 0.1 }, outputs: [...state(), hostTensor([1037], 'f16')], note: 'with an f16 copy' },
+      { inputs: inputs(), attrs, outputs: state().map(({ data }) => hostTensor([1037], 'bf16', data)), note: 'all in bf16' },
       { inputs: inputs(Number.NaN), attrs, outputs: state(), note: 'overflow' },
     ];
   },

@@ -1,4 +1,4 @@
-import { hostTensor } from '../tensor/host.js';
+import { type HostTensor, hostTensor } from '../tensor/host.js';
 import { expect } from './check.js';
 import { defineOp } from './define-op.js';
 
@@ -17,8 +17,8 @@ export interface AdamwAttrs extends Record<string, number> {
 
 /**
  * One AdamW step over a flat range (Loshchilov and Hutter, arXiv:1711.05101). Inputs grad [n], coefficient f32 [1]; outputs, all
- * read and written, master f32 [n], first moment f32 [n], second moment f32 [n], and optionally the low-precision copy [n] of the
- * master. The gradient is multiplied by the coefficient first; a NaN coefficient (overflow) leaves everything untouched. Every
+ * read and written, master [n], first and second moment [n], and optionally the low-precision copy [n] of the master. Master and moments
+ * are f32 or, each time rounded to nearest, bf16; both moments alike, and bf16 weights have no copy. The gradient is multiplied by the coefficient first; a NaN coefficient (overflow) leaves everything untouched. Every
  * element's arithmetic is the same wherever it lies in the range: ZeRO cuts ranges differently at each stage.
  */
 export const adamwOp = defineOp<AdamwAttrs>({
@@ -46,6 +46,7 @@ export const adamwOp = defineOp<AdamwAttrs>({
     const state = () => [r.randn(1037), r.randn(1037), r.uniform(0, 1, 1037)];
     const attrs = { lr: 1e-2, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, bias1: 1 - 0.9 ** 3, bias2: 1 - 0.99 ** 3 };
     const one = hostTensor([1], 'f32', [0.5]);
+    const short = ({ shape, data }: HostTensor) => hostTensor(shape, 'bf16', data);
     return [
       { inputs: [r.randn(1037), one], attrs: { ...attrs, decoupled: 1 }, outputs: state() },
       { inputs: [r.randn(1037), one], attrs: { ...attrs, decoupled: 0 }, outputs: state() },
@@ -60,6 +61,19 @@ export const adamwOp = defineOp<AdamwAttrs>({
         attrs: { ...attrs, decoupled: 1 },
         outputs: [r.randn(5003), r.randn(5003), r.uniform(0, 1, 5003), hostTensor([5003], 'f16')],
         note: 'with an f16 copy',
+      },
+      { inputs: [r.randn(1037), one], attrs: { ...attrs, decoupled: 1 }, outputs: state().map(short), note: 'all in bf16' },
+      {
+        inputs: [r.randn(1037), one],
+        attrs: { ...attrs, decoupled: 1 },
+        outputs: [r.randn(1037), ...state().slice(1).map(short), hostTensor([1037], 'bf16')],
+        note: 'bf16 moments, with a bf16 copy',
+      },
+      {
+        inputs: [r.randn(1037), one],
+        attrs: { ...attrs, decoupled: 0 },
+        outputs: [short(r.randn(1037)), ...state().slice(1)],
+        note: 'bf16 weights with f32 moments',
       },
       {
         inputs: [r.randn(1037), hostTensor([1], 'f32', [Number.NaN])],

@@ -3,6 +3,7 @@ import { accumulate } from './accumulate.js';
 import { geluBackwardRecompute, swigluBackwardRecompute } from './activation-recompute.js';
 import { adagradOp } from './adagrad.js';
 import { adamwOp } from './adamw.js';
+import { adamw8bitOp, decode8bit } from './adamw-8bit.js';
 import { addOp } from './add.js';
 import { attentionBackward, attentionOp } from './attention.js';
 import { cast } from './cast.js';
@@ -17,6 +18,7 @@ import { fp8Matmul } from './fp8-matmul.js';
 import { fp8Swiglu, fp8SwigluBackward } from './fp8-swiglu.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { gradNorm, sumSquares } from './grad-norm.js';
+import { lambMoments, lambRatio, lambUpdate } from './lamb.js';
 import { layerNormBackward, layerNormOp } from './layer-norm.js';
 import { columnSum, linearDw, linearDx, linearOp } from './linear.js';
 import {
@@ -32,6 +34,7 @@ import { matmulOp } from './matmul.js';
 import { mlpOp } from './mlp.js';
 import { mlpFp8Op } from './mlp-fp8.js';
 import { mulOp } from './mul.js';
+import { blend, muonMomentum, normalize } from './muon.js';
 import { randomNormal, randomUniform } from './random-normal.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
 import { ropeOp } from './rope.js';
@@ -45,12 +48,15 @@ export const ops: readonly Op<any>[] = [
   accumulate,
   adagradOp,
   adamwOp,
+  adamw8bitOp,
   addOp,
   attentionOp,
   attentionBackward,
+  blend,
   cast,
   columnSum,
   copy,
+  decode8bit,
   dropoutOp,
   embeddingOp,
   embeddingBackward,
@@ -64,6 +70,9 @@ export const ops: readonly Op<any>[] = [
   geluBackward,
   geluBackwardRecompute,
   gradNorm,
+  lambMoments,
+  lambRatio,
+  lambUpdate,
   layerNormOp,
   layerNormBackward,
   linearOp,
@@ -81,6 +90,8 @@ export const ops: readonly Op<any>[] = [
   mlpOp,
   mlpFp8Op,
   mulOp,
+  muonMomentum,
+  normalize,
   randomNormal,
   randomUniform,
   rmsNormOp,
@@ -101,6 +112,7 @@ export { type AttentionOptions, attention } from './attention.js';
 export { castTo } from './cast.js';
 export { type Attrs, defineOp, type GradientTarget, type Op, type OpDefinition, type Sample, type VjpContext } from './define-op.js';
 export { dropout } from './dropout.js';
+export { CODE_BLOCK } from './dynamic-code.js';
 export { embedding } from './embedding.js';
 export { gelu } from './gelu.js';
 export { launch } from './launch.js';
@@ -118,4 +130,23 @@ export { rope } from './rope.js';
 export { scale } from './scale.js';
 export { softmax } from './softmax.js';
 export { swiglu } from './swiglu.js';
-export { accumulate, adagradOp, adamwOp, cast, copy, gradNorm, lionOp, sgdOp, sumSquares };
+export {
+  accumulate,
+  adagradOp,
+  adamw8bitOp,
+  adamwOp,
+  blend,
+  cast,
+  copy,
+  decode8bit,
+  gradNorm,
+  lambMoments,
+  lambRatio,
+  lambUpdate,
+  lionOp,
+  matmulOp,
+  muonMomentum,
+  normalize,
+  sgdOp,
+  sumSquares,
+};

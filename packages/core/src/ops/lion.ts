@@ -12,7 +12,7 @@ export interface LionAttrs extends Record<string, number> {
 
 /**
  * One Lion step over a flat range (Chen et al., arXiv:2302.06675): every weight moves by lr against the sign of its blended momentum.
- * Inputs grad [n], coefficient f32 [1]; outputs, all read and written, master f32 [n], momentum f32 [n], and optionally the low-precision
+ * Inputs grad [n], coefficient f32 [1]; outputs, all read and written, master [n], momentum [n], each f32 or bf16, and optionally the low-precision
  * copy [n] of the master. The gradient is multiplied by the coefficient first; a NaN coefficient (overflow) leaves everything
  * untouched. The sign of 0 is 0, as in the paper: a weight that never had a gradient stays.
  */
@@ -41,6 +41,7 @@ export const lionOp = defineOp<LionAttrs>({
     return [
       { inputs: inputs(), attrs, outputs: state() },
       { inputs: inputs(), attrs, outputs: [...state(), hostTensor([1037], 'bf16')], note: 'with a bf16 copy' },
+      { inputs: inputs(), attrs, outputs: state().map(({ data }) => hostTensor([1037], 'bf16', data)), note: 'all in bf16' },
       { inputs: [zeros(), hostTensor([1], 'f32', [1])], attrs, outputs: [r.randn(1037), zeros()], note: 'no gradient' },
       { inputs: inputs(Number.NaN), attrs, outputs: state(), note: 'overflow' },
     ];

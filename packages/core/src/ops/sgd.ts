@@ -16,7 +16,7 @@ export interface SgdAttrs extends Record<string, number> {
 
 /**
  * One step of gradient descent over a flat range, PyTorch's SGD. Inputs grad [n], coefficient f32 [1]; outputs, all read and written,
- * master f32 [n], with momentum its buffer f32 [n], and optionally the low-precision copy [n] of the master. The gradient is multiplied
+ * master [n], with momentum its buffer [n], each f32 or bf16, and optionally the low-precision copy [n] of the master. The gradient is multiplied
  * by the coefficient first; a NaN coefficient (overflow) leaves everything untouched.
  */
 export const sgdOp = defineOp<SgdAttrs>({
@@ -56,6 +56,7 @@ export const sgdOp = defineOp<SgdAttrs>({
       },
       { inputs: inputs(), attrs: { ...attrs, dampening: 0.3 }, outputs: state() },
       { inputs: inputs(), attrs: { ...attrs, nesterov: 1 }, outputs: [...state(), low('bf16')], note: 'Nesterov, with a bf16 copy' },
+      { inputs: inputs(), attrs, outputs: state().map(({ data }) => hostTensor([1037], 'bf16', data)), note: 'all in bf16' },
       { inputs: inputs(Number.NaN), attrs, outputs: state(), note: 'overflow' },
     ];
   },
