@@ -1,4 +1,15 @@
-import { type Communicator, DeepSpeedError, type Device, decode, empty, type HostTensor, type Tensor, unscoped } from '@deepspeed-ts/core';
+import {
+  bytesOf,
+  type Communicator,
+  DeepSpeedError,
+  type Device,
+  type DType,
+  decode,
+  empty,
+  type HostTensor,
+  type Tensor,
+  unscoped,
+} from '@deepspeed-ts/core';
 import type { Placement, UnitLayout } from './layout.js';
 import type { UnitState } from './unit-state.js';
 
@@ -12,22 +23,36 @@ export interface ExportContext {
   readonly stateNames: readonly string[];
 }
 
+/**
+ * Reads bytes of a tensor as its device holds them, by default all. Asking is what counts: a read takes its turn among what the device
+ * does, so the tensor may be changed or freed before the answer is there.
+ */
+export type ReadBytes = (from?: number, count?: number) => Promise<Uint8Array>;
+
+/** A whole tensor of a kind, on the device. */
+export interface ExportedTensor {
+  readonly placement: Placement;
+  readonly dtype: DType;
+  /** To be asked before the next tensor is. */
+  readonly read: ReadBytes;
+}
+
 /** Streams whole tensors to the host, gathering one unit at a time. */
 export async function* exportTensors(context: ExportContext, kind: StateKind): AsyncGenerator<readonly [name: string, value: HostTensor]> {
-  for await (const [{ name, parameter }, bytes] of exportBytes(context, kind, () => true)) {
-    yield [name, decode(bytes, parameter.shape, 'f32')];
+  for await (const { placement, dtype, read } of exportUnits(context, kind, () => true)) {
+    yield [placement.name, decode(await read(), placement.parameter.shape, dtype)];
   }
 }
 
 /**
- * The same as f32 bytes, of the units that this rank wants; every rank takes part in gathering all of them. A rank wants other
+ * The same as bytes, of the units that this rank wants; every rank takes part in gathering all of them. A rank wants other
  * units than its peers when ranks write files side by side.
  */
-export async function* exportBytes(
+export async function* exportUnits(
   { units, communicator, device, stateNames }: ExportContext,
   kind: StateKind,
   wanted: (unit: UnitLayout) => boolean,
-): AsyncGenerator<readonly [placement: Placement, bytes: Uint8Array]> {
+): AsyncGenerator<ExportedTensor> {
   const state = stateNames.indexOf(kind);
   if (kind !== 'weights' && state < 0) {
     throw new DeepSpeedError('ERR_UNKNOWN_STATE', `[export] expected 'weights' or one of ${stateNames.join(', ')}, got '${kind}'`);
@@ -37,25 +62,27 @@ export async function* exportBytes(
     const whole = unit.options.stage === 0 ? mine.retain() : gather(unit, mine, communicator, device);
     try {
       if (!wanted(unit.layout)) continue;
-      for (const placement of unit.layout.placements) yield [placement, await bytesOfRange(whole, placement.offset, placement.numel)];
+      for (const placement of unit.layout.placements) {
+        yield { placement, dtype: whole.dtype, read: readerOf(whole, placement.offset, placement.numel) };
+      }
     } finally {
       whole.dispose();
     }
   }
 }
 
-/** Elements of a flat tensor, as its device holds them. */
-export async function bytesOfRange(flat: Tensor, start: number, count: number): Promise<Uint8Array> {
-  const part = unscoped(() => flat.narrow(start, count));
-  try {
-    return await part.device.backend.read(part.handle, part.byteOffset, part.byteLength);
-  } finally {
-    part.dispose();
-  }
+/** Reads elements of a flat tensor. */
+export function readerOf(flat: Tensor, start: number, count: number): ReadBytes {
+  const width = bytesOf(flat.dtype);
+  return async (from = 0, bytes = count * width - from) => {
+    if (bytes === 0) return new Uint8Array();
+    flat.assertAlive();
+    return flat.device.backend.read(flat.handle, flat.byteOffset + start * width + from, bytes);
+  };
 }
 
 function gather(unit: UnitState, mine: Tensor, communicator: Communicator, device: Device): Tensor {
-  const whole = unscoped(() => empty(device, [unit.layout.padded], 'f32', { kind: 'communication', shared: true }));
+  const whole = unscoped(() => empty(device, [unit.layout.padded], mine.dtype, { kind: 'communication', shared: true }));
   communicator.allGather(whole, mine).wait();
   return whole;
 }

@@ -1,7 +1,8 @@
+export { type LocalValues, ParameterAccess } from './access.js';
 export { zeroOptions, zeroSection } from './config.js';
-export type { StateKind } from './export.js';
+export type { ExportedTensor, ReadBytes, StateKind } from './export.js';
 export { type Placement, type Range, UnitLayout } from './layout.js';
-export { GRADIENT, type StatePart, type StateSource } from './local-state.js';
+export { GRADIENT, type StateBytes, type StatePart, type StateSource } from './local-state.js';
 export type { FlatOptimizer, OptimizerOptions, OptimizerRange } from './optimizer.js';
 export * from './optimizers/index.js';
 export { type StepOptions, ZeroStore, type ZeroStoreOptions } from './store.js';

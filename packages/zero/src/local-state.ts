@@ -1,5 +1,5 @@
-import { cast, type DType, fill, type HostTensor, launch, scope, type Tensor, write } from '@deepspeed-ts/core';
-import { bytesOfRange, type StateKind } from './export.js';
+import { bytesOf, cast, type DType, decode, fill, launch, scope, type Tensor, write } from '@deepspeed-ts/core';
+import { type ReadBytes, readerOf, type StateKind } from './export.js';
 import type { Range, UnitLayout } from './layout.js';
 import type { UnitState } from './unit-state.js';
 
@@ -14,19 +14,25 @@ export interface StatePart {
   readonly start: number;
   readonly count: number;
   readonly dtype: DType;
-  /** As the device holds them. */
-  read(): Promise<Uint8Array>;
+  readonly read: ReadBytes;
+}
+
+/** Elements as bytes, as a device of this machine holds them. */
+export interface StateBytes {
+  readonly dtype: DType;
+  readonly bytes: Uint8Array;
 }
 
 /** What a store takes state from, whoever wrote it at whatever stage and number of ranks. */
 export interface StateSource {
   has(kind: StateKind, name: string): boolean;
-  /** Elements `start` to `start + count` of the parameter, in row-major order. */
-  read(kind: StateKind, name: string, start: number, count: number): HostTensor;
+  /** Elements `start` to `start + count` of the parameter, in row-major order. Several reads are under way at a time. */
+  read(kind: StateKind, name: string, start: number, count: number): Promise<StateBytes>;
 }
 
-/** Elements that are read from a source at a time. */
-const CHUNK = 2 ** 20;
+/** Elements that are read from a source at a time, and how many such reads are under way: what bounds the host memory of a load. */
+const BLOCK = 2 ** 21;
+const READS = 4;
 
 /**
  * What this rank has to keep so that all ranks together keep everything once: its slice of every unit, which at stage 0 too is one
@@ -43,40 +49,78 @@ export function* localState(units: readonly UnitState[], stateNames: readonly st
 }
 
 /** Takes over weights, and with `optimizer` its states and accumulated gradients too. What the source lacks is zero, and weights stay as they are. */
-export function takeOver(unit: UnitState, source: StateSource, stateNames: readonly string[], optimizer: boolean): void {
+export async function takeOver(unit: UnitState, source: StateSource, stateNames: readonly string[], optimizer: boolean): Promise<void> {
   const { layout, owned, master, states } = unit;
   unit.release();
-  take('weights', master, owned, layout, source);
-  if (master.dtype !== unit.values.dtype) scope(() => launch(cast, [master], [unit.ownedValues()], {}));
-  if (!optimizer) return;
-  for (const [i, kind] of stateNames.entries()) {
-    fill(states[i]!, 0);
-    take(kind, states[i]!, owned, layout, source);
-  }
-  if (!layout.placements.some(({ name }) => source.has(GRADIENT, name))) return;
-  const range = gradientRange(unit);
-  unit.gradient = unit.newGradient(range.end - range.start);
-  fill(unit.gradient, 0);
-  take(GRADIENT, unit.gradient, range, layout, source);
+  const weights = blocksOf('weights', master, owned, layout, source);
+  if (!optimizer) return take(weights, source);
+  for (const state of states) fill(state, 0);
+  const kinds = stateNames.flatMap((kind, i) => blocksOf(kind, states[i]!, owned, layout, source));
+  await take([...weights, ...kinds, ...gradientBlocks(unit, source)], source);
+}
+
+/** The low-precision copy of weights that were taken over. */
+export function castWeights(unit: UnitState): void {
+  if (unit.master.dtype !== unit.values.dtype) scope(() => launch(cast, [unit.master], [unit.ownedValues()], {}));
 }
 
 function* partsOf(kind: StateKind, tensor: Tensor, held: Range, wanted: Range, layout: UnitLayout): Generator<StatePart> {
   for (const { key, start, end } of layout.segments(wanted, (placement) => placement)) {
     const count = end - start;
-    const read = () => bytesOfRange(tensor, start - held.start, count);
+    const read = readerOf(tensor, start - held.start, count);
     yield { kind, name: key.name, start: start - key.offset, count, dtype: tensor.dtype, read };
   }
 }
 
-function take(kind: StateKind, target: Tensor, range: Range, layout: UnitLayout, source: StateSource): void {
+/** Elements of a flat tensor that come from one place. */
+interface Block {
+  readonly kind: StateKind;
+  readonly name: string;
+  /** Of the parameter. */
+  readonly start: number;
+  readonly count: number;
+  readonly target: Tensor;
+  /** In the target. */
+  readonly at: number;
+}
+
+/** What a source has for `target`, which covers `range` of the unit. */
+function blocksOf(kind: StateKind, target: Tensor, range: Range, layout: UnitLayout, source: StateSource): Block[] {
+  const blocks: Block[] = [];
   for (const { key, start, end } of layout.segments(range, (placement) => placement)) {
     if (!source.has(kind, key.name)) continue;
-    for (let at = start; at < end; at += CHUNK) {
-      const count = Math.min(CHUNK, end - at);
-      const values = source.read(kind, key.name, at - key.offset, count);
-      scope(() => write(target.narrow(at - range.start, count), values));
+    for (let at = start; at < end; at += BLOCK) {
+      blocks.push({ kind, name: key.name, start: at - key.offset, count: Math.min(BLOCK, end - at), target, at: at - range.start });
     }
   }
+  return blocks;
+}
+
+function gradientBlocks(unit: UnitState, source: StateSource): Block[] {
+  if (!unit.layout.placements.some(({ name }) => source.has(GRADIENT, name))) return [];
+  const range = gradientRange(unit);
+  unit.gradient = unit.newGradient(range.end - range.start);
+  fill(unit.gradient, 0);
+  return blocksOf(GRADIENT, unit.gradient, range, unit.layout, source);
+}
+
+/** Reads a few blocks at a time and puts them where they belong. */
+async function take(blocks: readonly Block[], source: StateSource): Promise<void> {
+  let next = 0;
+  const reader = async () => {
+    for (let block = blocks[next++]; block; block = blocks[next++]) {
+      place(block, await source.read(block.kind, block.name, block.start, block.count));
+    }
+  };
+  const readers = await Promise.allSettled(Array.from({ length: READS }, reader));
+  for (const result of readers) if (result.status === 'rejected') throw result.reason;
+}
+
+function place({ target, at, count }: Block, { dtype, bytes }: StateBytes): void {
+  if (dtype === target.dtype) {
+    target.assertAlive();
+    target.device.backend.write(target.handle, target.byteOffset + at * bytesOf(dtype), bytes);
+  } else scope(() => write(target.narrow(at, count), decode(bytes, [count], dtype)));
 }
 
 /** The elements that the accumulated gradient of a unit covers on this rank. */

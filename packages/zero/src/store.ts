@@ -16,11 +16,12 @@ import {
   WorldOfOne,
   write,
 } from '@deepspeed-ts/core';
-import { type ExportContext, exportBytes, exportTensors, type StateKind } from './export.js';
+import { ParameterAccess } from './access.js';
+import { type ExportContext, type ExportedTensor, exportTensors, exportUnits, type StateKind } from './export.js';
 import { Gatherer } from './gatherer.js';
 import { globalNorm } from './global-norm.js';
-import { type Placement, UnitLayout } from './layout.js';
-import { localState, type StatePart, type StateSource, takeOver } from './local-state.js';
+import { UnitLayout } from './layout.js';
+import { castWeights, localState, type StatePart, type StateSource, takeOver } from './local-state.js';
 import type { FlatOptimizer } from './optimizer.js';
 import { Reducer } from './reducer.js';
 import { type InitialValues, type Stage, UnitState } from './unit-state.js';
@@ -140,6 +141,11 @@ export class ZeroStore<Options> implements ParameterStore {
     return this.#reducer.hasUnreduced;
   }
 
+  /** State of single parameters, to look at and to change. */
+  get access(): ParameterAccess {
+    return new ParameterAccess(this.#exported);
+  }
+
   /** Lets go of the weights that stage 3 has gathered; they are gathered again when they are used. */
   releaseGathered(): void {
     this.#gatherer.releaseAll();
@@ -236,9 +242,9 @@ export class ZeroStore<Options> implements ParameterStore {
     return exportTensors(this.#exported, kind);
   }
 
-  /** As `export`, in f32 bytes, of the units that this rank wants. Every rank must run through all of it, whatever it wants. */
-  exportBytes(kind: StateKind, wanted: (unit: UnitLayout) => boolean): AsyncGenerator<readonly [placement: Placement, bytes: Uint8Array]> {
-    return exportBytes(this.#exported, kind, wanted);
+  /** As `export`, to be read as bytes, of the units that this rank wants. Every rank must run through all of it, whatever it wants. */
+  exportUnits(kind: StateKind, wanted: (unit: UnitLayout) => boolean): AsyncGenerator<ExportedTensor> {
+    return exportUnits(this.#exported, kind, wanted);
   }
 
   /** This rank's share of weights, optimizer states and accumulated gradients: all ranks together have everything once. Read them before the next step. */
@@ -254,8 +260,9 @@ export class ZeroStore<Options> implements ParameterStore {
     this.zeroGrad();
     this.#gatherer.releaseAll();
     for (const unit of this.#units) {
+      await takeOver(unit, source, this.#optimizer.stateNames, steps !== undefined);
       scope(() => {
-        takeOver(unit, source, this.#optimizer.stateNames, steps !== undefined);
+        castWeights(unit);
         this.#share(unit);
       });
       // Host bytes that are on their way pile up otherwise.

@@ -1,9 +1,12 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { bytesOf } from '../dtype.js';
+import { closeSync, fstatSync, openSync, read, readSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { bytesOf, type DType } from '../dtype.js';
 import { DeepSpeedError } from '../errors.js';
 import { decode, type HostTensor } from '../tensor/host.js';
 import { numelOf } from '../tensor/tensor.js';
 import { dtypeOf, MAX_HEADER_BYTES, type TensorEntry } from './format.js';
+
+const readAsync = promisify(read);
 
 /** A safetensors file opened for reading: the header is checked at once, tensors are read when asked for. */
 export class SafetensorsFile {
@@ -44,19 +47,24 @@ export class SafetensorsFile {
 
   /** Elements `start` to `start + count` of a tensor, in row-major order, as one axis. Only these are read. */
   slice(name: string, start: number, count: number): HostTensor {
-    const entry = this.#entry(name);
-    const shape = [count];
-    const numel = numelOf(entry.shape);
-    if (start < 0 || count < 0 || start + count > numel) {
-      throw this.#error(`expected elements within 0..${numel} of tensor '${name}', got ${start}..${start + count}`);
-    }
-    const dtype = dtypeOf(entry.dtype);
-    const [begin] = entry.data_offsets;
-    const read = (width: number) => this.#read(this.#dataStart + begin + start * width, count * width);
+    const { dtype, position, width } = this.#place(name, start, count);
+    const bytes = this.#read(position, count * width);
     // There are no f64 tensors here: the values stay exact in JavaScript, and are rounded when written to a device.
-    if (entry.dtype === 'F64') return { shape, dtype: 'f32', data: new Float64Array(read(8).buffer) };
-    if (!dtype) throw this.#error(`tensor '${name}' has dtype ${entry.dtype}, which is not supported`);
-    return decode(read(bytesOf(dtype)), shape, dtype);
+    if (dtype === 'f64') return { shape: [count], dtype: 'f32', data: new Float64Array(bytes.buffer) };
+    return decode(bytes, [count], dtype);
+  }
+
+  /** As {@link slice}, in bytes as they are stored, and read beside what else goes on. */
+  async readBytes(name: string, start: number, count: number): Promise<{ dtype: DType; bytes: Uint8Array }> {
+    const { dtype, position, width } = this.#place(name, start, count);
+    if (dtype === 'f64') throw this.#error(`tensor '${name}' has dtype F64, which no device holds`);
+    const bytes = new Uint8Array(count * width);
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesRead } = await readAsync(this.#file, bytes, done, bytes.length - done, position + done);
+      if (bytesRead === 0) throw this.#short(bytes.length, position, done);
+      done += bytesRead;
+    }
+    return { dtype, bytes };
   }
 
   close(): void {
@@ -72,6 +80,19 @@ export class SafetensorsFile {
     if (!entry)
       throw this.#error(`there is no tensor '${name}'; there are ${this.entries.size}: ${this.names.slice(0, 5).join(', ')}, ...`);
     return entry;
+  }
+
+  /** Where a slice lies in the file. @throws DeepSpeedError where it is not within its tensor */
+  #place(name: string, start: number, count: number): { dtype: DType | 'f64'; position: number; width: number } {
+    const entry = this.#entry(name);
+    const numel = numelOf(entry.shape);
+    if (start < 0 || count < 0 || start + count > numel) {
+      throw this.#error(`expected elements within 0..${numel} of tensor '${name}', got ${start}..${start + count}`);
+    }
+    const dtype = entry.dtype === 'F64' ? 'f64' : dtypeOf(entry.dtype);
+    if (!dtype) throw this.#error(`tensor '${name}' has dtype ${entry.dtype}, which is not supported`);
+    const width = dtype === 'f64' ? 8 : bytesOf(dtype);
+    return { dtype, position: this.#dataStart + entry.data_offsets[0] + start * width, width };
   }
 
   #header(length: number): Record<string, TensorEntry> {
@@ -101,10 +122,14 @@ export class SafetensorsFile {
     let done = 0;
     while (done < length) {
       const n = readSync(this.#file, bytes, done, length - done, position + done);
-      if (n === 0) throw this.#error(`expected ${length} bytes at ${position}, got ${done}: the file is truncated`);
+      if (n === 0) throw this.#short(length, position, done);
       done += n;
     }
     return bytes;
+  }
+
+  #short(length: number, position: number, got: number): DeepSpeedError {
+    return this.#error(`expected ${length} bytes at ${position}, got ${got}: the file is truncated`);
   }
 
   #error(detail: string): DeepSpeedError {

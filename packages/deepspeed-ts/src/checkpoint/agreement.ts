@@ -22,7 +22,12 @@ export function errorOf({ code, message, path }: Problem, rank: number): Checkpo
  * Runs `body` on every rank and gives the results of all. When it failed on one, all ranks throw that error: none goes on alone into
  * a collective where nobody will meet it. Results travel as JSON.
  */
-export async function agree<T>(communicator: Communicator, device: Device, body: () => Promise<T>): Promise<T[]> {
+export async function agree<T>(
+  communicator: Communicator,
+  device: Device,
+  body: () => Promise<T>,
+  toError: (problem: Problem, rank: number) => Error = errorOf,
+): Promise<T[]> {
   const mine: { value?: T; problem?: Problem } = await body().then(
     (value) => ({ value }),
     (error: unknown) => {
@@ -32,7 +37,7 @@ export async function agree<T>(communicator: Communicator, device: Device, body:
     },
   );
   const all = (await exchange(communicator, device, mine)) as (typeof mine)[];
-  for (const [rank, { problem }] of all.entries()) if (problem) throw errorOf(problem, rank);
+  for (const [rank, { problem }] of all.entries()) if (problem) throw toError(problem, rank);
   return all.map(({ value }) => value as T);
 }
 

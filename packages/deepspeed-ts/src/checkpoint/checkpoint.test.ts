@@ -77,7 +77,7 @@ describe('a checkpoint', () => {
     });
     await withEngine({ zero_optimization: { stage: 3 } }, async (engine) => {
       const loaded = await engine.loadCheckpoint(directory);
-      expect(loaded).toEqual({ path: at('global_step2'), clientState, missing: [], unexpected: [], mismatched: [] });
+      expect(loaded).toEqual({ path: at('global_step2'), clientState, missing: [], unexpected: [], mismatched: [], renamed: {} });
       expect([engine.globalSteps, engine.microSteps]).toEqual([2, 2]);
       await step(engine, 2);
       expect(await weightsOf(engine)).toEqual(straight);

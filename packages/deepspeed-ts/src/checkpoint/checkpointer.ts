@@ -3,6 +3,7 @@ import { rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { namedParameters } from '@deepspeed-ts/core';
 import { huggingFaceConfigOf } from '../engine/save-model.js';
 import { DynamicLossScaler } from '../precision/index.js';
 import { agree } from './agreement.js';
@@ -15,7 +16,7 @@ import { type OpenedCheckpoint, openCheckpoint, verifyFiles } from './opened.js'
 import { type LoadCheckpointOptions, type LoadedCheckpoint, type SaveCheckpointOptions, SavedCheckpoint } from './options.js';
 import type { CheckpointedParts } from './parts.js';
 import { type Counters, progressOf } from './progress.js';
-import { takeSnapshot } from './snapshot.js';
+import { type Snapshot, takeSnapshot } from './snapshot.js';
 
 /** Saves and loads checkpoints of an engine. A call here is made by every rank, and fails on every rank or on none. */
 export class Checkpointer {
@@ -27,7 +28,7 @@ export class Checkpointer {
   }
 
   async save(path: string, options: SaveCheckpointOptions = {}): Promise<SavedCheckpoint> {
-    const { store, counters, model } = this.#parts;
+    const { store, counters, model, config } = this.#parts;
     const { rank } = store.communicator;
     const tag = options.tag ?? `global_step${counters.get().globalSteps}`;
     const root = absolute(path);
@@ -46,26 +47,32 @@ export class Checkpointer {
       }
       return { tag, id, saving, peer };
     })
-      .then(assertOneTag)
+      .then((ranks) => this.#settleTag(ranks))
       .then((ranks) => this.#assertVisible(join(root, ranks[0]!.saving), ranks))
       .catch(async (error: unknown) => {
         if (rank === 0) await rm(join(root, saving), { recursive: true, force: true }).catch(() => {});
         throw error;
       });
     const first = all[0]!;
-    const snapshot = await takeSnapshot(store);
+    const { excludeFrozen = false } = options;
+    const started = performance.now();
+    const snapshot = await takeSnapshot(store, {
+      directory: join(root, first.saving),
+      wanted: ({ requiresGrad }) => requiresGrad || !excludeFrozen,
+    });
     const finished = commit({
       directory,
       saving: first.saving,
       rank,
       peers: all.map(({ peer }) => peer),
       snapshot,
-      manifest: { ...this.#describe(tag), id: first.id, client_state: options.clientState ?? null },
+      manifest: { ...this.#describe(first.tag, excludeFrozen), id: first.id, client_state: options.clientState ?? null },
       huggingFaceConfig: huggingFaceConfigOf(model),
       saveLatest: options.saveLatest ?? true,
-      keepLast: options.keepLast,
+      keepLast: options.keepLast ?? config.checkpoint.keep_last ?? undefined,
     });
-    this.#last = new SavedCheckpoint(join(root, tag), finished);
+    if (config.checkpoint.writer?.show_statistics && rank === 0) this.#tell(first.tag, snapshot, started, finished);
+    this.#last = new SavedCheckpoint(join(root, first.tag), finished);
     return this.#last;
   }
 
@@ -120,6 +127,18 @@ export class Checkpointer {
     return value;
   }
 
+  /** Tags name directories, so ranks with two of them would wait for each other in two places: all take rank 0's, if they may differ at all. */
+  #settleTag<T extends { tag: string }>(all: T[]): T[] {
+    const { config, store } = this.#parts;
+    const other = all.findIndex(({ tag }) => tag !== all[0]!.tag);
+    const validation = config.checkpoint.tag_validation;
+    if (other < 0 || validation === 'Ignore') return all;
+    const text = `tag: expected the same on every rank, got '${all[0]!.tag}' on rank 0 and '${all[other]!.tag}' on rank ${other}`;
+    if (validation === 'Fail') throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', text, all[other]!.tag);
+    if (store.communicator.rank === 0) console.warn(`[saveCheckpoint] ${text}; that of rank 0 is taken`);
+    return all;
+  }
+
   #check(tag: string, { clientState, keepLast }: SaveCheckpointOptions): void {
     checkTag(tag);
     if (keepLast !== undefined && !(Number.isInteger(keepLast) && keepLast >= 1)) {
@@ -158,13 +177,27 @@ export class Checkpointer {
     counters.set(next);
   }
 
+  #tell(tag: string, { files }: Snapshot, started: number, finished: Promise<void>): void {
+    const seconds = () => (performance.now() - started) / 1000;
+    const copied = seconds();
+    const gigabytes = [...files.values()].reduce((sum, { size }) => sum + size, 0) / 1e9;
+    const done = () => {
+      const rate = (gigabytes / seconds()).toPrecision(3);
+      console.log(
+        `[saveCheckpoint] ${tag}: ${gigabytes.toPrecision(3)} GB of rank 0, copied in ${copied.toFixed(3)} s, safe after ${seconds().toFixed(3)} s, ${rate} GB/s`,
+      );
+    };
+    finished.then(done, () => {});
+  }
+
   get #progress() {
     const { counters, config, store } = this.#parts;
     return progressOf(counters.get(), config, store.communicator.size);
   }
 
-  #describe(tag: string) {
-    const { config, store, optimizer, scheduler, lossScaler, dataloader } = this.#parts;
+  #describe(tag: string, excludeFrozen: boolean) {
+    const { model, config, store, optimizer, scheduler, lossScaler, dataloader } = this.#parts;
+    const frozen = [...namedParameters(model)].filter(([, { requiresGrad }]) => !requiresGrad).map(([name]) => name);
     return {
       tag,
       saved_at: new Date().toISOString(),
@@ -176,16 +209,9 @@ export class Checkpointer {
       scheduler: scheduler?.stateDict() ?? null,
       loss_scaler: lossScaler instanceof DynamicLossScaler ? lossScaler.stateDict() : null,
       dataloader: dataloader?.stateDict() ?? null,
+      excluded_weights: excludeFrozen ? frozen : [],
     };
   }
-}
-
-/** Tags name directories, so ranks with two of them would wait for each other in two places. */
-function assertOneTag<T extends { tag: string }>(all: T[]): T[] {
-  const other = all.findIndex(({ tag }) => tag !== all[0]!.tag);
-  if (other < 0) return all;
-  const text = `tag: expected the same on every rank, got '${all[0]!.tag}' on rank 0 and '${all[other]!.tag}' on rank ${other}`;
-  throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', text, all[other]!.tag);
 }
 
 /** A save goes on when the working directory may have changed. Leaves what is no path to {@link checkPath}. */

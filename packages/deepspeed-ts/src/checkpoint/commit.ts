@@ -5,7 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { errorOf, type Problem, problemOf } from './agreement.js';
 import type { CheckpointDirectory } from './directory.js';
 import { CheckpointError, writeError } from './error.js';
-import { type FileRecord, guarded, replaceFile, syncDirectory, writeJson, writeTensors } from './files.js';
+import { guarded, replaceFile, syncDirectory, writeJson } from './files.js';
+import type { FileRecord } from './io/chunks.js';
 import { MANIFEST, type ManifestBody, readManifest, seal } from './manifest.js';
 import { isAlive } from './names.js';
 import type { Snapshot } from './snapshot.js';
@@ -49,7 +50,7 @@ const FAREWELL_MS = 30_000;
  */
 export async function commit(job: Commit): Promise<void> {
   const path = join(job.directory.path, job.saving);
-  const report = await writeFiles(path, job.snapshot);
+  const report = await writeFiles(job.snapshot);
   if (job.rank !== 0) {
     await replaceFile(join(path, reportName(job.rank)), JSON.stringify(report)).catch(() => {});
     return follow(job, path);
@@ -63,18 +64,19 @@ export async function commit(job: Commit): Promise<void> {
   if (job.keepLast !== undefined) await job.directory.keepNewest(job.keepLast);
 }
 
-async function writeFiles(path: string, { files }: Snapshot): Promise<Report> {
-  const records: Record<string, FileRecord> = {};
+async function writeFiles({ files, io, failure }: Snapshot): Promise<Report> {
+  const ends = [...files].map(async ([name, writer]) => [name, await writer.finish()] as const);
   try {
-    for (const [name, tensors] of files) records[name] = await writeTensors(join(path, name), tensors);
-    return { files: records };
+    if (failure) throw failure;
+    return { files: Object.fromEntries(await Promise.all(ends)) };
   } catch (error) {
-    // What was written makes room for the report, where the disk is full.
-    for (const [name, tensors] of files) {
-      tensors.length = 0;
-      await rm(join(path, name), { force: true }).catch(() => {});
-    }
+    // Nothing is written any more from here on; what was written makes room for the report, where the disk is full.
+    await io.close();
+    await Promise.allSettled(ends);
+    for (const { path } of files.values()) await rm(path, { force: true }).catch(() => {});
     return { problem: problemOf(error) };
+  } finally {
+    await io.close();
   }
 }
 

@@ -12,7 +12,6 @@ export class CheckpointDirectory {
   /** Makes it where there is none, and removes what saves that died have left. */
   async prepare(): Promise<void> {
     await guarded(this.path, () => makeDirectories(this.path));
-    await syncDirectory(dirname(this.path));
     const names = await this.#names();
     for (const name of names) {
       if (name.startsWith(REMOVED) || (name.startsWith(SAVING) && !mayBeAlive(name))) await this.#delete(name);
@@ -30,6 +29,8 @@ export class CheckpointDirectory {
     if (old) await this.#rename(tag, replaced);
     await this.#rename(saving, tag);
     await syncDirectory(this.path);
+    // It may be new itself.
+    await syncDirectory(dirname(this.path));
     if (old) await this.#delete(replaced);
   }
 

@@ -16,6 +16,7 @@ export class CheckpointError extends DeepSpeedError {
 export type CheckpointErrorCode =
   | 'ERR_CHECKPOINT_ARGUMENT'
   | 'ERR_CHECKPOINT_WRITE'
+  | 'ERR_CHECKPOINT_READ'
   | 'ERR_CHECKPOINT_CORRUPT'
   | 'ERR_CHECKPOINT_MISSING'
   | 'ERR_CHECKPOINT_MISMATCH'
@@ -40,4 +41,12 @@ export function writeError(path: string, cause: unknown): CheckpointError {
   return new CheckpointError('ERR_CHECKPOINT_WRITE', `can't write ${path}: ${reason}. Checkpoints saved before are untouched`, path, {
     cause,
   });
+}
+
+/** What a failed read means to the one who loads a checkpoint: not damage, the file could not be looked at. */
+export function readError(path: string, cause: unknown): CheckpointError {
+  if (cause instanceof CheckpointError) return cause;
+  const { code = '', message } = cause as NodeJS.ErrnoException;
+  const reason = code === 'EACCES' || code === 'EPERM' ? 'permission denied; make the file readable' : message;
+  return new CheckpointError('ERR_CHECKPOINT_READ', `can't read ${path}: ${reason}`, path, { cause });
 }

@@ -6,12 +6,13 @@ import type { ParameterGroup } from '../engine/optimizer.js';
 import type { LossScalerState } from '../precision/index.js';
 import type { SchedulerState } from '../schedules/scheduler.js';
 import { CheckpointError } from './error.js';
-import { corrupt, type FileRecord } from './files.js';
+import { corrupt } from './files.js';
+import { CHUNK, type FileRecord } from './io/chunks.js';
 
 export const MANIFEST = 'deepspeed-ts.json';
 
 const FORMAT = 'deepspeed-ts checkpoint';
-const VERSION = 1;
+const VERSION = 2;
 
 /** Where a training stands. */
 export interface Progress {
@@ -48,6 +49,8 @@ export interface ManifestBody extends Progress {
   readonly loss_scaler: LossScalerState | null;
   readonly dataloader: DataLoaderState | null;
   readonly client_state: unknown;
+  /** Frozen parameters whose weights were left out on purpose. */
+  readonly excluded_weights: readonly string[];
   readonly files: Readonly<Record<string, FileRecord>>;
 }
 
@@ -55,12 +58,14 @@ export interface ManifestBody extends Progress {
 export interface Manifest extends ManifestBody {
   readonly format: typeof FORMAT;
   readonly version: number;
+  /** How many bytes of a file each of its hashes is of. */
+  readonly chunk_bytes: number;
   /** Sha-256 of the rest as JSON without white space. */
   readonly checksum: string;
 }
 
 export function seal(body: ManifestBody): Manifest {
-  const content = { format: FORMAT, version: VERSION, ...body } as const;
+  const content = { format: FORMAT, version: VERSION, chunk_bytes: CHUNK, ...body } as const;
   return { ...content, checksum: checksumOf(content) };
 }
 

@@ -1,15 +1,16 @@
-import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { type Communicator, namedParameters } from '@deepspeed-ts/core';
 import { GRADIENT } from '@deepspeed-ts/zero';
 import { CheckpointError } from './error.js';
-import { type FileRecord, verifyContents, verifySize } from './files.js';
+import type { FileRecord } from './io/chunks.js';
 import { type Manifest, readManifest } from './manifest.js';
 import { assertSame, compare, type Differences } from './match.js';
 import type { LoadCheckpointOptions } from './options.js';
 import type { CheckpointedParts } from './parts.js';
 import { type Counters, countersOf } from './progress.js';
 import { CheckpointReader } from './reader.js';
+import { checkRename, renamer } from './rename.js';
+import { verify } from './verify.js';
 
 /** With `moduleOnly` there is no optimizer either. */
 export type ResolvedLoadOptions = LoadCheckpointOptions & Required<Pick<LoadCheckpointOptions, 'optimizer' | 'moduleOnly'>>;
@@ -21,12 +22,10 @@ export interface OpenedCheckpoint {
   readonly next: Counters;
 }
 
-/** Makes sure that all files are what was written, of which hashing takes longest, so ranks share it. */
-export async function verifyFiles({ rank, size }: Communicator, path: string, optimizer: boolean): Promise<Manifest> {
+/** Makes sure that everything that will be read is what was written. */
+export async function verifyFiles(communicator: Communicator, path: string, optimizer: boolean): Promise<Manifest> {
   const manifest = await readManifest(path);
-  const files = filesOf(manifest, optimizer);
-  for (const [name, record] of files) await verifySize(join(path, name), record);
-  for (const [i, [name, record]] of files.entries()) if (i % size === rank) await verifyContents(join(path, name), record);
+  await verify(communicator, path, filesOf(manifest, optimizer));
   return manifest;
 }
 
@@ -34,9 +33,12 @@ export async function verifyFiles({ rank, size }: Communicator, path: string, op
 export function openCheckpoint(parts: CheckpointedParts, path: string, manifest: Manifest, options: ResolvedLoadOptions): OpenedCheckpoint {
   const { model, store, config, scheduler } = parts;
   const names = filesOf(manifest, options.optimizer).map(([name]) => name);
-  const reader = new CheckpointReader(path, names);
+  const rename = renamer(options.rename);
+  const reader = new CheckpointReader(path, names, rename);
   try {
-    const differences = compare(model, reader.weights);
+    checkRename(options.rename, reader.originalNames, path);
+    const excluded = new Set(manifest.excluded_weights.map(rename));
+    const differences = compare(model, reader.weights, excluded);
     if (options.strict ?? true) assertSame(differences, model, reader.weights, path);
     for (const { name } of differences.mismatched) reader.ignore(name);
     const kinds = ['weights', ...(options.optimizer ? store.stateNames : [])];

@@ -1,4 +1,5 @@
 import type { Differences } from './match.js';
+import type { Rename } from './rename.js';
 
 export interface SaveCheckpointOptions {
   /** Name of the checkpoint's directory; default `global_step{N}`. */
@@ -7,8 +8,10 @@ export interface SaveCheckpointOptions {
   readonly clientState?: unknown;
   /** Let `latest` name this checkpoint; default true. */
   readonly saveLatest?: boolean;
-  /** Delete all but this many checkpoints of the directory, oldest first, once this one is safe. Default: keep all. */
+  /** Delete all but this many checkpoints of the directory, oldest first, once this one is safe. Default: `checkpoint.keep_last` of the config, which keeps all. */
   readonly keepLast?: number;
+  /** Leave the weights of frozen parameters out, as when they are those of a model that is at hand anyway; default false. */
+  readonly excludeFrozen?: boolean;
 }
 
 /** A checkpoint on its way to disk. */
@@ -44,6 +47,8 @@ export interface LoadCheckpointOptions {
   readonly tag?: string;
   /** Refuse a checkpoint whose parameters differ from the model's; default true. Otherwise what fits is taken over and the rest reported. */
   readonly strict?: boolean;
+  /** The model's names of parameters that the checkpoint has under other names: a table from theirs to ours, or a function. */
+  readonly rename?: Rename;
   /** Take over optimizer states, and the gradients of a step that was under way; default true. */
   readonly optimizer?: boolean;
   /** Take over the place in the learning-rate schedule; default true. */

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
-import { type HostTensor, numelOf, SafetensorsFile, type Shape } from '@deepspeed-ts/core';
-import { GRADIENT, type StateKind, type StateSource } from '@deepspeed-ts/zero';
+import { bytesOf, numelOf, SafetensorsFile, type Shape } from '@deepspeed-ts/core';
+import { GRADIENT, type StateBytes, type StateKind, type StateSource } from '@deepspeed-ts/zero';
+import { CheckpointError } from './error.js';
 import { corrupt } from './files.js';
 import { parsePartName } from './names.js';
 
@@ -16,15 +17,18 @@ interface Part {
 export class CheckpointReader implements StateSource {
   /** Shapes of all weights. */
   readonly weights = new Map<string, Shape>();
+  /** Their names before {@link rename}. */
+  readonly originalNames: string[] = [];
   readonly #files: SafetensorsFile[] = [];
   readonly #parts = new Map<string, Part[]>();
   /** Parameters that are not to be taken from here. */
   readonly #ignored = new Set<string>();
 
-  /** `files` as the manifest lists them; of others than safetensors nothing is read. */
+  /** `files` as the manifest lists them; of others than safetensors nothing is read. `rename` gives the model's name for a parameter of the checkpoint. */
   constructor(
     readonly directory: string,
     files: readonly string[],
+    private readonly rename: (name: string) => string = (name) => name,
   ) {
     try {
       for (const name of files) if (name.endsWith('.safetensors')) this.#open(name);
@@ -54,18 +58,21 @@ export class CheckpointReader implements StateSource {
     if (end !== numel) throw corrupt(this.directory, `${kind} of ${name}: expected ${numel} elements, got ${end}`);
   }
 
-  read(kind: StateKind, name: string, start: number, count: number): HostTensor {
-    const data = new Float64Array(count);
-    let dtype: HostTensor['dtype'] = 'f32';
-    for (const part of this.#partsOf(kind, name)) {
-      const from = Math.max(start, part.start);
-      const end = Math.min(start + count, part.start + part.count);
-      if (from >= end) continue;
-      const piece = part.file.slice(part.tensor, from - part.start, end - from);
-      dtype = piece.dtype;
-      data.set(piece.data, from - start);
-    }
-    return { shape: [count], dtype, data };
+  async read(kind: StateKind, name: string, start: number, count: number): Promise<StateBytes> {
+    const wanted = this.#partsOf(kind, name).filter((part) => part.start < start + count && start < part.start + part.count);
+    const pieces = await Promise.all(
+      wanted.map(async ({ file, tensor, start: first, count: length }) => {
+        const from = Math.max(start, first);
+        const end = Math.min(start + count, first + length);
+        return { at: from - start, ...(await file.readBytes(tensor, from - first, end - from)) };
+      }),
+    );
+    const { dtype } = pieces[0]!;
+    // Nearly always, and then nothing is copied.
+    if (pieces.length === 1) return { dtype, bytes: pieces[0]!.bytes };
+    const bytes = new Uint8Array(count * bytesOf(dtype));
+    for (const piece of pieces) bytes.set(piece.bytes, piece.at * bytesOf(dtype));
+    return { dtype, bytes };
   }
 
   /** Whether there are gradients of an unfinished step. */
@@ -83,9 +90,17 @@ export class CheckpointReader implements StateSource {
     this.#files.push(file);
     const isModel = name.startsWith('model');
     for (const [tensor, { shape }] of file.entries) {
-      if (isModel) this.weights.set(tensor, shape);
-      const { kind, name: parameter, start } = isModel ? { kind: 'weights', name: tensor, start: 0 } : parsePartName(tensor);
-      this.#add(keyOf(kind, parameter), { file, tensor, start, count: numelOf(shape) });
+      const part = isModel ? { kind: 'weights', name: tensor, start: 0 } : parsePartName(tensor);
+      const parameter = this.rename(part.name);
+      if (isModel && this.weights.has(parameter)) {
+        const text = `rename: two parameters of ${this.directory} would be ${parameter}, one of them ${tensor}; give each a name of its own`;
+        throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', text, this.directory);
+      }
+      if (isModel) {
+        this.weights.set(parameter, shape);
+        this.originalNames.push(tensor);
+      }
+      this.#add(keyOf(part.kind, parameter), { file, tensor, start: part.start, count: numelOf(shape) });
     }
   }
 

@@ -1,47 +1,107 @@
-import type { UnitLayout, ZeroStore } from '@deepspeed-ts/zero';
-import type { HostBytes } from './files.js';
+import { join } from 'node:path';
+import type { Parameter, TensorPlan } from '@deepspeed-ts/core';
+import type { Placement, ReadBytes, UnitLayout, ZeroStore } from '@deepspeed-ts/zero';
+import { FileWriter } from './io/file-writer.js';
+import { type Io, openIo } from './io/threads.js';
 import { partName, shardName } from './names.js';
 
-/** What this rank writes: tensors in host memory, by file. */
+/** State that has been copied to the host, and is being written. */
 export interface Snapshot {
-  readonly files: ReadonlyMap<string, HostBytes[]>;
+  /** What this rank writes, by name. */
+  readonly files: ReadonlyMap<string, FileWriter>;
+  /** What writes it; the one who waits for the files closes it. */
+  readonly io: Io;
   /** The file of every weight, of all ranks. */
   readonly weightMap: Readonly<Record<string, string>>;
   /** Bytes of all weights. */
   readonly totalSize: number;
+  /** Why the copy could not be made. */
+  readonly failure: unknown;
+}
+
+export interface SnapshotOptions {
+  readonly directory: string;
+  /** Which parameters' weights are to be saved. */
+  readonly wanted: (parameter: Parameter) => boolean;
 }
 
 /**
  * Copies state to the host: whole weights of the units that this rank writes, and its slices of optimizer states and gradients.
- * Units are gathered one at a time; a rank's copy is one part in as many as there are ranks. Every rank calls it.
+ * Units are gathered one at a time; a rank's copy is one part in as many as there are ranks, and chunks of it are written, and their memory
+ * given back, while others are still being copied. Every rank calls it; what fails is in the result.
  */
-export async function takeSnapshot(store: ZeroStore<never>): Promise<Snapshot> {
+export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted }: SnapshotOptions): Promise<Snapshot> {
   const { rank, size } = store.communicator;
-  const { layouts } = store;
+  const placementsOf = (layout: UnitLayout) => layout.placements.filter(({ parameter }) => wanted(parameter));
+  const layouts = store.layouts.filter((layout) => placementsOf(layout).length > 0);
   const writers = assign(layouts, size);
   const shards = [...new Set(writers.values())].sort((a, b) => a - b);
   const fileOf = (layout: UnitLayout) => shardName('model', shards.indexOf(writers.get(layout)!), shards.length);
-  const placements = layouts.flatMap((layout) => layout.placements.map(({ name, numel }) => ({ name, numel, file: fileOf(layout) })));
+  const mine = (layout: UnitLayout) => writers.get(layout) === rank;
 
-  const weights: HostBytes[] = [];
-  for await (const [{ name, parameter }, bytes] of store.exportBytes('weights', (layout) => writers.get(layout) === rank)) {
-    weights.push({ plan: { name, shape: parameter.shape, dtype: 'f32' }, bytes });
-  }
+  const placements = layouts.filter(mine).flatMap(placementsOf);
+  const weightPlans = placements.map(({ name, parameter }): TensorPlan => ({ name, shape: parameter.shape, dtype: 'f32' }));
   const parts = [...store.localState()].filter(({ kind }) => kind !== 'weights');
-  // Asked for together: reads are queued and come in order.
-  const optimizer = await Promise.all(
-    parts.map(async ({ kind, name, start, count, dtype, read }): Promise<HostBytes> => {
-      return { plan: { name: partName(kind, name, start), shape: [count], dtype }, bytes: await read() };
-    }),
-  );
-  const files = new Map<string, HostBytes[]>();
-  if (shards.includes(rank)) files.set(shardName('model', shards.indexOf(rank), shards.length), weights);
-  files.set(shardName('optimizer', rank, size), optimizer);
+  const partPlans = parts.map(({ kind, name, start, count, dtype }) => ({ name: partName(kind, name, start), shape: [count], dtype }));
+
+  const elements = [...placements.map(({ numel }) => numel), ...parts.map(({ count }) => count)];
+  const io = openIo(4 * elements.reduce((sum, count) => sum + count, 0));
+  const files = new Map<string, FileWriter>();
+  const open = (name: string, plans: readonly TensorPlan[]) => {
+    const writer = new FileWriter(join(directory, name), plans, io);
+    files.set(name, writer);
+    return writer;
+  };
+  const weights = shards.includes(rank) ? open(shardName('model', shards.indexOf(rank), shards.length), weightPlans) : undefined;
+  const states = open(shardName('optimizer', rank, size), partPlans);
+  const copies = new Copies();
+  try {
+    const indices = new Map<Placement, number>(placements.map((placement, index) => [placement, index]));
+    for await (const { placement, read } of store.exportUnits('weights', mine)) {
+      const index = indices.get(placement);
+      if (index !== undefined) copies.add(weights!, index, read);
+    }
+    for (const [index, { read }] of parts.entries()) copies.add(states, index, read);
+  } catch (error) {
+    copies.failed(error);
+  }
+  const failure = await copies.end();
+  const all = layouts.flatMap((layout) => placementsOf(layout).map(({ name, numel }) => ({ name, numel, file: fileOf(layout) })));
   return {
     files,
-    weightMap: Object.fromEntries(placements.map(({ name, file }) => [name, file])),
-    totalSize: placements.reduce((sum, { numel }) => sum + 4 * numel, 0),
+    io,
+    weightMap: Object.fromEntries(all.map(({ name, file }) => [name, file])),
+    totalSize: all.reduce((sum, { numel }) => sum + 4 * numel, 0),
+    failure,
   };
+}
+
+/** Reads that are under way. They are asked for together, and come in order. */
+class Copies {
+  readonly #reads: Promise<void>[] = [];
+  #failure: unknown;
+
+  /** Copies a tensor to its file, by pieces. */
+  add(writer: FileWriter, tensor: number, read: ReadBytes): void {
+    for (const piece of writer.pieces[tensor]!) {
+      this.#reads.push(
+        read(piece.from, piece.count).then(
+          (bytes) => writer.put(piece, bytes),
+          (error: unknown) => this.failed(error),
+        ),
+      );
+    }
+  }
+
+  failed(error: unknown): void {
+    this.#failure ??= error;
+  }
+
+  /** Waits for all. @returns the first failure */
+  async end(): Promise<unknown> {
+    await Promise.all(this.#reads);
+    return this.#failure;
+  }
 }
 
 /** Which rank writes which unit: the largest unit goes to whoever has least so far. The same on every rank. */

@@ -1,0 +1,55 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Communicator } from '@deepspeed-ts/core';
+import { CheckpointError } from './error.js';
+import { corrupt, guardedRead } from './files.js';
+import { CHUNK, type FileRecord } from './io/chunks.js';
+import { type Io, openIo } from './io/threads.js';
+
+/** A chunk of a file, and what it should hash to. */
+interface Check {
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly sha256: string;
+}
+
+/**
+ * Makes sure that files are what was written. Hashing takes longest, so it is done on threads, and ranks share it: together they
+ * look at every byte once.
+ *
+ * @throws CheckpointError naming the file that is missing, cut, longer, or has other contents
+ */
+export async function verify(
+  { rank, size }: Communicator,
+  directory: string,
+  files: readonly [name: string, record: FileRecord][],
+): Promise<void> {
+  for (const [name, record] of files) await verifySize(join(directory, name), record);
+  const checks = files.flatMap(([name, record]) => checksOf(join(directory, name), record));
+  const share = (r: number) => Math.floor((r * checks.length) / size);
+  const mine = checks.slice(share(rank), share(rank + 1));
+  const io = openIo(mine.reduce((sum, { length }) => sum + length, 0));
+  try {
+    await Promise.all(mine.map((check) => verifyChunk(check, io)));
+  } finally {
+    await io.close();
+  }
+}
+
+function checksOf(path: string, { size, sha256 }: FileRecord): Check[] {
+  return sha256.map((digest, i) => ({ path, offset: i * CHUNK, length: Math.min(CHUNK, size - i * CHUNK), sha256: digest }));
+}
+
+async function verifySize(path: string, { size }: FileRecord): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (!found) throw new CheckpointError('ERR_CHECKPOINT_MISSING', `${path} is missing; the checkpoint lists it. Load another tag`, path);
+  if (found.size !== size) throw corrupt(path, `expected ${size} bytes, it has ${found.size}`);
+}
+
+async function verifyChunk({ path, offset, length, sha256 }: Check, io: Io): Promise<void> {
+  const got = await guardedRead(path, () => io.run({ kind: 'hash', path, offset, length }));
+  if (got === sha256) return;
+  const where = `bytes ${offset} to ${offset + length}`;
+  throw corrupt(path, `the sha-256 of ${where} is ${got.slice(0, 12)}..., expected ${sha256.slice(0, 12)}...`);
+}
