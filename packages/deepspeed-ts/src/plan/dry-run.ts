@@ -40,10 +40,10 @@ export interface Usage {
   readonly master: number;
 }
 
-/** More micro-batches of a step than this hold nothing new: the first makes the sums, the second adds to them, the third repeats the second. */
-const MICRO_BATCHES = 3;
-/** The first step learns the order of units, by which the second gathers ahead. */
-const STEPS = 2;
+/** More micro-batches of a step hold nothing new: the first makes the sums, the second adds to them as all others do. */
+const MICRO_BATCHES = 2;
+/** The first step learns the order of units, the second gathers ahead by it, within a step and beside its end; the third begins with that. */
+const STEPS = 3;
 
 /** Sets an engine up on nothing: what its state takes. */
 export async function drySetup(setup: DrySetup): Promise<Usage> {

@@ -1,0 +1,25 @@
+import { DeepSpeedError } from '@deepspeed-ts/core';
+import { formatBytes } from './bytes.js';
+import type { MemoryPlan } from './memory-plan.js';
+import type { Proposal } from './proposal.js';
+
+/** A run needs more memory than its devices have. Nothing has been allocated. */
+export class DoesNotFitError extends DeepSpeedError {
+  constructor(
+    readonly plan: MemoryPlan,
+    /** Bytes that a device has. */
+    readonly memory: number,
+    /** The cheapest change that fits; `undefined` where none was found. */
+    readonly proposal: Proposal | undefined,
+  ) {
+    const { required, peak, worldSize } = plan;
+    const where = peak.when.unit ? `${peak.when.phase} of ${peak.when.unit}` : peak.when.phase;
+    const way = proposal
+      ? `The cheapest change that fits (${formatBytes(proposal.plan.required)}): ${proposal.changes.join('; ')}. As a config: ${JSON.stringify(proposal.config)}`
+      : 'No change that this planner knows of fits: use devices with more memory, or a smaller model or sequence';
+    super(
+      'ERR_DOES_NOT_FIT',
+      `[plan] each of ${worldSize} rank${worldSize > 1 ? 's' : ''} needs ${formatBytes(required)}, and its device has ${formatBytes(memory)}; most is held in ${where}. ${way}`,
+    );
+  }
+}
