@@ -11,12 +11,15 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def train(folder, run, tokens, precision):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").cuda().train()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").to(DEVICE).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=True)
     losses = []
     for ids, labels in tokens:
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(ids).logits
         loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
         loss.backward()
@@ -37,7 +40,7 @@ def main():
     with open(f"{folder}/losses.json") as file:
         run = json.load(file)
     shape = (run["steps"], 2, run["batch"], run["seq"])
-    tokens = torch.from_numpy(numpy.fromfile(f"{folder}/tokens.i32", dtype=numpy.int32).reshape(shape)).long().cuda()
+    tokens = torch.from_numpy(numpy.fromfile(f"{folder}/tokens.i32", dtype=numpy.int32).reshape(shape)).long().to(DEVICE)
     torch.backends.cuda.matmul.allow_tf32 = False
     bf16, f32 = (train(folder, run, tokens, precision) for precision in ("bf16", "f32"))
     ours = run["losses"]

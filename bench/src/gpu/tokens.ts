@@ -3,12 +3,15 @@ import type { Batch } from 'deepspeed-ts';
 
 /** How many tokens may follow a token: a model that has learned everything has a loss of its logarithm. */
 const FOLLOWERS = 4;
+/** How many different tokens there are at most, so that a short run sees each of them often. */
+const KNOWN = 1000;
 
 /**
  * Random text that can be learned: every token has its own four followers. Row `r` of batch `index` is i32 [seq + 1]; the labels are the
  * tokens one further.
  */
-export function learnableBatch(vocab: number, batch: number, seq: number, index: number): Batch {
+export function learnableBatch(vocabulary: number, batch: number, seq: number, index: number): Batch {
+  const vocab = Math.min(vocabulary, KNOWN);
   const draws = uniforms({ seed: 77, step: index }, 0, batch * (seq + 1));
   const tokens = new Int32Array(batch * (seq + 1));
   for (let i = 0; i < tokens.length; i++) {
