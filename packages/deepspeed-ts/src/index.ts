@@ -7,6 +7,7 @@ export {
   adam,
   type FlatOptimizer,
   type LionOptions,
+  type LocalValues,
   lion,
   type OptimizerOptions,
   plainSgd,
@@ -20,7 +21,9 @@ export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';
 export { type DeviceName, type OpenedDevice, openDevice } from './device.js';
 export type { Batch } from './engine/batch.js';
+export type { DebugAccess, FullValues } from './engine/debug.js';
 export { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
+export type { BatchInfo } from './engine/engine-info.js';
 export { LossScaleError, NonFiniteError } from './engine/errors.js';
 export { EngineOptimizer, type GroupOverrides, type ParameterGroup, type ParameterGroups } from './engine/optimizer.js';
 export { type EngineReport, formatReport } from './engine/report.js';

@@ -34,6 +34,8 @@ export type InitialValues = (name: string, parameter: Parameter, target: Tensor,
 export class UnitState {
   /** The weights in the compute dtype: whole, or this rank's slice at stage 3. */
   readonly values: Tensor;
+  /** The elements that `values` holds. */
+  readonly kept: Range;
   /** f32 weights that the optimizer updates; the values themselves in f32 training. Over `owned`. */
   readonly master: Tensor;
   /** Optimizer state, f32, over `owned`. */
@@ -61,6 +63,7 @@ export class UnitState {
   ) {
     const { device, rank, stage, dtype, stateNames } = options;
     const kept = stage === 3 ? layout.sliceOf(rank) : layout.whole;
+    this.kept = kept;
     this.owned = stage === 0 ? layout.whole : layout.sliceOf(rank);
     // A scope, so that a constructor that fails, for want of memory say, leaves nothing behind.
     const { values, master, states } = scope(() => {
@@ -106,8 +109,7 @@ export class UnitState {
 
   /** The part of the values that the optimizer writes its low-precision copy to. A view of the caller's scope. */
   ownedValues(): Tensor {
-    const kept = this.options.stage === 3 ? this.layout.sliceOf(this.options.rank) : this.layout.whole;
-    return this.#part(this.values, kept, this.owned);
+    return this.#part(this.values, this.kept, this.owned);
   }
 
   /** The part of the accumulated gradient that the optimizer reads. A view of the caller's scope. */

@@ -204,8 +204,8 @@ describe('batch sizes', () => {
 
   it('of a micro-batch are followed by the loader', async () => {
     const samples = Array.from({ length: 12 }, (_, i) => {
-      const data = new Int32Array(6).fill(i);
-      return { inputIds: data, labels: data };
+      const field = { data: new Int32Array(6).fill(i), shape: [6] };
+      return { inputIds: field, labels: field };
     });
     const drawn: number[] = [];
     const trainingData = {

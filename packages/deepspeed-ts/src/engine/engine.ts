@@ -6,6 +6,7 @@ import type { BatchTriad } from '../config/batch.js';
 import { DataLoader, type DataLoaderOptions, type Dataset } from '../data/index.js';
 import { skipsOverflow } from '../precision/index.js';
 import type { Batch } from './batch.js';
+import { DebugAccess } from './debug.js';
 import { EngineInfo } from './engine-info.js';
 import { NonFiniteError } from './errors.js';
 import { withBatchSize, withMicroBatchSize } from './live-parts.js';
@@ -19,6 +20,8 @@ export type { TrainableModel } from './parts.js';
 
 /** Trains a model as its config says. Made by `initialize`. */
 export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch> {
+  /** Weights, gradients and optimizer state of single parameters, to look at and to change. */
+  readonly debug: DebugAccess;
   readonly #checkpointer: Checkpointer;
   readonly #throughput: Throughput;
   readonly #wallClock: WallClock | undefined;
@@ -35,6 +38,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
     this.#throughput = throughput;
     if (this.scheduler) this.optimizer.follow(this.scheduler);
     const { training } = this;
+    this.debug = new DebugAccess(this.parts, training);
     const counters = { get: () => training.counters, set: (next: Counters) => (training.counters = next) };
     this.#checkpointer = new Checkpointer(Object.assign(this.parts, { counters }));
   }
