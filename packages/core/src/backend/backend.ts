@@ -36,6 +36,8 @@ export interface AllocateOptions {
  */
 export interface Backend {
   readonly name: string;
+  /** Memory is counted here, not held: whoever would only make values to write may leave that out. */
+  readonly dry?: boolean;
   allocate(bytes: number, options?: AllocateOptions): BufferHandle;
   free(handle: BufferHandle): void;
   /** Copies host bytes in; `bytes` may be reused as soon as the call returns. */

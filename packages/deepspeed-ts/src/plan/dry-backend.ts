@@ -21,6 +21,7 @@ interface Block {
  */
 export class DryBackend implements Backend {
   readonly name: string;
+  readonly dry = true;
   readonly #model: MemoryModel;
   readonly #heaps: readonly SimulatedHeap[];
   readonly #blocks = new Map<BufferHandle, Block>();

@@ -1,4 +1,4 @@
-import { tensor } from '../../tensor/create.js';
+import { empty, tensor } from '../../tensor/create.js';
 import type { Device } from '../../tensor/device.js';
 import type { Tensor } from '../../tensor/tensor.js';
 
@@ -15,20 +15,26 @@ export class RotaryTable {
   on(device: Device): { cos: Tensor; sin: Tensor } {
     let table = this.#tables.get(device);
     if (!table) {
-      const half = this.headDim / 2;
-      const shape = [this.positions, half];
-      // Angles in f32 as the reference implementations compute them, cosines of that.
-      const angles = Float32Array.from({ length: this.positions * half }, (_, i) => {
-        const frequency = Math.fround(1 / Math.fround(this.theta ** ((2 * (i % half)) / this.headDim)));
-        return Math.floor(i / half) * frequency;
-      });
-      table = {
-        cos: tensor(device, Float64Array.from(angles, Math.cos), 'f32', shape, { kind: 'data' }).keep(),
-        sin: tensor(device, Float64Array.from(angles, Math.sin), 'f32', shape, { kind: 'data' }).keep(),
-      };
+      const angles = device.backend.dry ? undefined : this.#angles();
+      const shape = [this.positions, this.headDim / 2];
+      const made = (of: (angle: number) => number) =>
+        (angles
+          ? tensor(device, Float64Array.from(angles, of), 'f32', shape, { kind: 'data' })
+          : empty(device, shape, 'f32', { kind: 'data' })
+        ).keep();
+      table = { cos: made(Math.cos), sin: made(Math.sin) };
       this.#tables.set(device, table);
     }
     return table;
+  }
+
+  /** In f32 as the reference implementations compute them. */
+  #angles(): Float32Array {
+    const half = this.headDim / 2;
+    return Float32Array.from({ length: this.positions * half }, (_, i) => {
+      const frequency = Math.fround(1 / Math.fround(this.theta ** ((2 * (i % half)) / this.headDim)));
+      return Math.floor(i / half) * frequency;
+    });
   }
 
   dispose(): void {
