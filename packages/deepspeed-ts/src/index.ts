@@ -30,5 +30,6 @@ export { type EngineReport, formatReport } from './engine/report.js';
 export type { WallClockBreakdown } from './engine/wall-clock.js';
 export { type Initialized, type InitializeOptions, initialize } from './initialize.js';
 export type { ConfiguredOptimizer } from './optimizers/index.js';
+export { DoesNotFitError, formatPlan, type MemoryPlan, type MemoryRows, type PlanOptions, type Proposal, plan } from './plan/index.js';
 export { type DynamicLossScaleOptions, DynamicLossScaler, type LossScaler, type LossScalerState } from './precision/index.js';
 export { createSchedule, createScheduler, LRScheduler, type Schedule, type SchedulerConfig } from './schedules/index.js';

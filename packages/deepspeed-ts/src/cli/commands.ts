@@ -12,4 +12,6 @@ export interface CommandModule {
   run(args: readonly string[]): Promise<number>;
 }
 
-export const commands: Readonly<Record<string, Command>> = {};
+export const commands: Readonly<Record<string, Command>> = {
+  plan: { summary: 'What a run takes of memory, and whether it fits', load: async () => (await import('./plan.js')).command },
+};

@@ -1,0 +1,122 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { DeepSpeedError } from '@deepspeed-ts/core';
+import { readConfig } from '../config/source.js';
+import { DoesNotFitError, formatPlan, type MemoryPlan, type PlanOptions, plan } from '../plan/index.js';
+import type { CommandModule } from './commands.js';
+import { UsageError } from './main.js';
+
+const usage = `
+Usage: deepspeed-ts plan --model DIR --config FILE --world N [options]
+
+Says what a training run takes of each rank's memory, by kind, and when it takes most. Allocates nothing and needs no GPU.
+
+  --model DIR          a Hugging Face directory; only its config.json is read
+  --config FILE        the DeepSpeed config
+  --world N            ranks of the run
+  --gpu-memory SIZE    memory of one device, such as 80GiB: what does not fit is refused (exit code 1), with the cheapest change that fits
+  --micro-batch N      instead of the config's train_micro_batch_size_per_gpu, without accumulation unless the config says so
+  --seq N              tokens of a sequence; default: the most that the model takes
+  --recompute          recompute blocks in backward instead of keeping their activations
+  --device cuda|cpu    what it will run on; default cuda
+  --json               print JSON: {"fits", "plan", "proposal"}
+`;
+
+export const command: CommandModule = { usage, run };
+
+async function run(args: readonly string[]): Promise<number> {
+  const { options, json } = read(args);
+  try {
+    print(await plan(options), json);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof DoesNotFitError)) throw error;
+    print(error.plan, json, error);
+    return 1;
+  }
+}
+
+function print(planned: MemoryPlan, json: boolean, refused?: DoesNotFitError): void {
+  if (json) {
+    const proposal = refused?.proposal ?? null;
+    process.stdout.write(`${JSON.stringify({ fits: !refused, plan: planned, proposal }, null, 2)}\n`);
+    return;
+  }
+  process.stdout.write(`${formatPlan(planned)}\n`);
+  if (refused) process.stderr.write(`\ndeepspeed-ts plan: ${refused.message}\n`);
+}
+
+function read(args: readonly string[]): { options: PlanOptions; json: boolean } {
+  const { values } = parsed(args);
+  const [model, file, world] = [needed(values, 'model'), needed(values, 'config'), needed(values, 'world')];
+  const { device = 'cuda', 'gpu-memory': memory, seq, recompute, json = false } = values;
+  if (device !== 'cuda' && device !== 'cpu') throw new UsageError(`--device: expected cuda or cpu, got '${device}'`);
+  const microBatch = values['micro-batch'] === undefined ? undefined : count('micro-batch', values['micro-batch']);
+  const options: PlanOptions = {
+    modelConfig: modelConfigOf(model),
+    config: microBatch === undefined ? file : withMicroBatch(file, microBatch),
+    worldSize: count('world', world),
+    device,
+    ...(seq !== undefined && { sequenceLength: count('seq', seq) }),
+    ...(recompute && { recompute }),
+    ...(memory !== undefined && { memory }),
+  };
+  return { options, json };
+}
+
+type Values = ReturnType<typeof parsed>['values'];
+
+function parsed(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      options: {
+        model: { type: 'string' },
+        config: { type: 'string' },
+        world: { type: 'string' },
+        'gpu-memory': { type: 'string' },
+        'micro-batch': { type: 'string' },
+        seq: { type: 'string' },
+        recompute: { type: 'boolean' },
+        device: { type: 'string' },
+        json: { type: 'boolean' },
+      },
+    });
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message}. deepspeed-ts plan --help lists what there is`);
+  }
+}
+
+function needed(values: Values, name: 'model' | 'config' | 'world'): string {
+  const value = values[name];
+  if (value === undefined) throw new UsageError(`--${name} is missing. deepspeed-ts plan --help tells more`);
+  return value;
+}
+
+function count(name: string, text: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text)) throw new UsageError(`--${name}: expected a number, at least 1, got '${text}'`);
+  return Number(text);
+}
+
+function modelConfigOf(directory: string): Record<string, unknown> {
+  const path = join(directory, 'config.json');
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (error as Error).message;
+    throw new DeepSpeedError('ERR_MODEL_CONFIG', `--model: expected a Hugging Face directory, but ${path}: ${why}`);
+  }
+  try {
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch (error) {
+    throw new DeepSpeedError('ERR_MODEL_CONFIG', `${path} is not JSON: ${(error as Error).message}`);
+  }
+}
+
+/** The config with another micro-batch; what it says of the whole batch would contradict that. */
+function withMicroBatch(file: string, samples: number): object {
+  const { train_batch_size: _, ...rest } = readConfig(file).raw as Record<string, unknown>;
+  return { ...rest, train_micro_batch_size_per_gpu: samples };
+}
