@@ -8,8 +8,9 @@ export type { HeapRule, MemoryModel, ScratchRequest } from './backend/memory-mod
 export { NativeKernels, type NativeLaunches } from './backend/native-kernels.js';
 export { ReferenceBackend } from './backend/reference-backend.js';
 export { openBackend, registerBackend } from './backend/registry.js';
+export { CallSites } from './comm/call-sites.js';
 export { checkReducible, checkSlices } from './comm/check.js';
-export type { Communicator, ReduceOp, Work } from './comm/communicator.js';
+export type { Communicator, ReduceOp, Work, WorkTiming } from './comm/communicator.js';
 export { environmentNumber, placeFromEnvironment, type WorldPlace } from './comm/environment.js';
 export { WorldOfOne } from './comm/world-of-one.js';
 export * from './config/index.js';
@@ -23,7 +24,7 @@ export { type RandomContext, randomContext, withRandom } from './random/context.
 export { normals, philox, type RandomKey, splitSeed, streamOf, uniforms } from './random/philox.js';
 export { SafetensorsFile } from './safetensors/read.js';
 export { safetensorsHeader, type TensorPlan, writeSafetensors } from './safetensors/write.js';
-export { type CreateOptions, empty, fill, fromHost, full, tensor, write, zeros } from './tensor/create.js';
+export { type CreateOptions, empty, fill, fromArray, fromHost, full, tensor, write, zeros } from './tensor/create.js';
 export { Buffer, Device, type MemoryKind } from './tensor/device.js';
 export { decode, encode, type HostTensor, hostTensor, rounded } from './tensor/host.js';
 export { scope, unscoped } from './tensor/scope.js';

@@ -125,10 +125,20 @@ function failingRanks(size: number, silenceVariable: string, start: Start): void
       /rank 0 all_?reduce .*sum.*rank \d all_?reduce .*max/i,
       /rank 0 broadcast .*rank 0.*rank \d broadcast .*rank 1/i,
       /rank 0 all_?reduce.*rank \d barrier/i,
+      /rank 0 all_?gather .*for 'gather 0'.*rank \d all_?gather .*for 'gather 1'/i,
+      /rank 0 all_?gather .*for 'gather 1'.*rank \d all_?gather .*for 'gather 2'/i,
     ];
     for (const [rank, { mismatches }] of disagreements.entries()) {
       for (const [i, message] of calls.entries()) {
         expect(mismatches[i]).toMatchObject({ name: 'CollectiveMismatchError', rank, message: expect.stringMatching(message) });
+      }
+    }
+  });
+
+  test('and where every rank made its call', () => {
+    for (const { mismatches } of disagreements) {
+      for (const { message } of mismatches) {
+        for (const rank of times(size)) expect(message).toMatch(new RegExp(`\nrank ${rank} called it from\n.*communicator-failures`));
       }
     }
   });

@@ -17,7 +17,12 @@ export const failures = {
       (group) => group.allReduce(make(stage, 'f32', 10), last ? 'max' : 'sum').finished(),
       (group) => group.broadcast(make(stage, 'f32', 10), last ? 1 : 0).finished(),
       (group) => (last ? group.barrier() : group.allReduce(make(stage, 'f32', 10)).finished()),
+      // Equal sizes, meant differently: units in another order, and a unit left out.
+      (group) => together((last ? [1, 0] : [0, 1]).map((unit) => gather(group, unit))),
+      (group) => together((last ? [0, 2] : [0, 1, 2]).map((unit) => gather(group, unit))),
     ];
+    const gather = (group: Communicator, unit: number): Promise<void> =>
+      group.allGather(make(stage, 'f32', 2 * size), make(stage, 'f32', 2), `gather ${unit}`).finished();
     const inGroup = async (call: (group: Communicator) => Promise<unknown>): Promise<ErrorData | null> => {
       const group = await stage.communicator.split(0);
       const error = await errorOf(() => call(group));
@@ -74,6 +79,11 @@ export interface ErrorData {
   readonly message: string;
   readonly rank: number;
   readonly peer: number | undefined;
+}
+
+/** All of them, to their end. */
+async function together(works: readonly Promise<void>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(works)) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 const made = new WeakMap<Device, Tensor[]>();

@@ -66,7 +66,7 @@ export class Gatherer {
   #gather(unit: UnitState): void {
     const { device, dtype } = unit.options;
     unit.gathered = unscoped(() => empty(device, [unit.layout.padded], dtype, { kind: 'parameters', shared: true }));
-    unit.pending = this.communicator.allGather(unit.gathered, unit.values);
+    unit.pending = this.communicator.allGather(unit.gathered, unit.values, `gather ${unit.index} ${unit.layout.name}`);
   }
 }
 

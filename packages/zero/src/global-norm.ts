@@ -30,7 +30,10 @@ export function globalNorm(
         launch(sumSquares, [unit.gradient!.narrow(start, unit.layout.slice)], [out], {});
       }
     }
-    if ((units[0]?.options.stage ?? 0) >= 2) communicator.allGather(partials, partials.narrow(rank * units.length, units.length)).wait();
+    if ((units[0]?.options.stage ?? 0) >= 2) {
+      const own = partials.narrow(rank * units.length, units.length);
+      communicator.allGather(partials, own, 'gradient norm').wait();
+    }
     const norm = empty(device, [1], 'f32');
     const coefficient = empty(device, [1], 'f32');
     launch(gradNorm, [partials], [norm, coefficient], { maxNorm, scale });

@@ -97,7 +97,7 @@ export class Reducer {
   }
 
   #allReduce(unit: UnitState, local: Tensor): InFlight {
-    const work = this.communicator.allReduce(local, 'mean');
+    const work = this.communicator.allReduce(local, 'mean', `reduce ${unit.index} ${unit.layout.name}`);
     const first = unit.gradient === undefined;
     if (first) unit.gradient = local;
     return { work, finish: () => first || addTo(unit.gradient!, local) };
@@ -105,7 +105,7 @@ export class Reducer {
 
   #reduceScatter(unit: UnitState, local: Tensor): InFlight {
     const slice = unit.newGradient(unit.layout.slice);
-    const work = this.communicator.reduceScatter(slice, local, 'mean');
+    const work = this.communicator.reduceScatter(slice, local, 'mean', `reduce ${unit.index} ${unit.layout.name}`);
     const first = unit.gradient === undefined;
     if (first) unit.gradient = slice;
     return {

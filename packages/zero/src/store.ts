@@ -22,9 +22,11 @@ import { Gatherer } from './gatherer.js';
 import { globalNorm } from './global-norm.js';
 import { UnitLayout } from './layout.js';
 import { castWeights, localState, type StatePart, type StateSource, takeOver } from './local-state.js';
-import type { FlatOptimizer } from './optimizer.js';
+import { hasState, type Optimizer, runStep, statesOf } from './optimizer.js';
+import { readableNames } from './optimizer-state.js';
 import { Reducer } from './reducer.js';
 import { type InitialValues, type Stage, UnitState } from './unit-state.js';
+import { UnitUpdate } from './unit-update.js';
 
 export interface ZeroStoreOptions<Options> {
   readonly device: Device;
@@ -32,9 +34,13 @@ export interface ZeroStoreOptions<Options> {
   readonly communicator?: Communicator;
   /** What is sharded: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters. */
   readonly stage: Stage;
-  readonly optimizer: FlatOptimizer<Options>;
+  readonly optimizer: Optimizer<Options>;
   /** Dtype of weights in forward and backward; default f32. Otherwise an f32 master copy is kept with the optimizer state. */
   readonly dtype?: FloatDType;
+  /** Default f32. 'bf16' with bf16 weights: there is no other copy of them than these, which the optimizer updates and rounds to nearest. */
+  readonly masterDtype?: 'f32' | 'bf16';
+  /** Dtype of optimizer states, of those that do not choose their own; default f32. */
+  readonly stateDtype?: 'f32' | 'bf16';
   /** Dtype that gradients are stored, reduced and accumulated in; default that of the weights. Sums are always taken in f32. */
   readonly gradientDtype?: FloatDType;
   /** Seed of the initial values. */
@@ -66,7 +72,7 @@ export class ZeroStore<Options> implements ParameterStore {
   readonly gradientDtype: FloatDType;
   readonly communicator: Communicator;
   readonly #device: Device;
-  readonly #optimizer: FlatOptimizer<Options>;
+  readonly #optimizer: Optimizer<Options>;
   readonly #units: UnitState[];
   readonly #unitOf = new Map<Parameter, UnitState>();
   readonly #attached = new Set<Parameter>();
@@ -84,11 +90,15 @@ export class ZeroStore<Options> implements ParameterStore {
     this.communicator = communicator;
     this.#device = device;
     this.#optimizer = optimizer;
-    const unitOptions = { device, rank: communicator.rank, stage, dtype, gradientDtype, stateNames: optimizer.stateNames };
+    const { masterDtype = 'f32', stateDtype = 'f32' } = options;
+    if (masterDtype !== 'f32' && masterDtype !== dtype)
+      throw new DeepSpeedError('ERR_DTYPE', `[ZeroStore] master weights in ${masterDtype} need weights in ${masterDtype}, got ${dtype}`);
+    const { rank } = communicator;
+    const unitOptions = { device, rank, stage, dtype, gradientDtype, masterDtype, stateDtype, optimizer: optimizer as Optimizer<never> };
     const initial = initialValues(options);
     this.#units = [];
     try {
-      const layouts = unitsOf(model).map((unit) => new UnitLayout(unit, communicator.size));
+      const layouts = unitsOf(model).map((unit) => new UnitLayout(unit, communicator.size, 'alignment' in optimizer ? optimizer.alignment : 1));
       // First of all: a model that is held elsewhere stays there, untouched.
       for (const { placements } of layouts) for (const { parameter } of placements) this.#attach(parameter);
       for (const [index, layout] of layouts.entries()) {
@@ -119,9 +129,16 @@ export class ZeroStore<Options> implements ParameterStore {
     return this.#units.map(({ layout }) => layout);
   }
 
-  /** Of the optimizer. */
+  /** Of the optimizer, as they are stored. */
   get stateNames(): readonly string[] {
-    return this.#optimizer.stateNames;
+    return statesOf(this.#optimizer as Optimizer<never>).map(({ name }) => name);
+  }
+
+  /** How many values of a kind of state, or weights, a parameter of this name and so many elements has: 0 where the optimizer keeps none for it. */
+  stateSize(kind: StateKind, name: string, parameter: Parameter): number {
+    const spec = statesOf(this.#optimizer as Optimizer<never>).find((spec) => spec.name === kind);
+    if (spec && !hasState(this.#optimizer as Optimizer<never>, kind, name, parameter)) return 0;
+    return Math.ceil(parameter.numel / (spec?.every ?? 1));
   }
 
   /**
@@ -193,16 +210,20 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#gradNorm?.dispose();
     const { norm, coefficient } = globalNorm(trained, this.communicator, this.#device, maxNorm, gradScale);
     this.#gradNorm = norm.keep();
+    const { communicator } = this;
+    const done = (update: UnitUpdate<Options>) => {
+      update.finish();
+      this.#share(update.unit);
+      this.#gatherer.gatherAhead(update.unit);
+    };
     scope(() => {
-      for (const unit of trained) {
+      const units = trained.map((unit) => {
+        // What still reads or writes these weights comes first.
         unit.pending?.wait();
         unit.pending = undefined;
-        this.#update(unit, coefficient, optionsOf);
-        unit.gradient!.dispose();
-        unit.gradient = undefined;
-        this.#share(unit);
-        this.#gatherer.gatherAhead(unit);
-      }
+        return new UnitUpdate(unit, ({ parameter, name }) => optionsOf(parameter, name));
+      });
+      runStep(this.#optimizer, { units, communicator, device: this.#device, coefficient, t: this.#steps, done });
     });
     coefficient.dispose();
   }
@@ -249,7 +270,7 @@ export class ZeroStore<Options> implements ParameterStore {
 
   /** This rank's share of weights, optimizer states and accumulated gradients: all ranks together have everything once. Read them before the next step. */
   localState(): Generator<StatePart> {
-    return localState(this.#units, this.#optimizer.stateNames);
+    return localState(this.#units);
   }
 
   /**
@@ -260,7 +281,7 @@ export class ZeroStore<Options> implements ParameterStore {
     this.zeroGrad();
     this.#gatherer.releaseAll();
     for (const unit of this.#units) {
-      await takeOver(unit, source, this.#optimizer.stateNames, steps !== undefined);
+      await takeOver(unit, source, steps !== undefined);
       scope(() => {
         castWeights(unit);
         this.#share(unit);
@@ -282,7 +303,8 @@ export class ZeroStore<Options> implements ParameterStore {
   }
 
   get #exported(): ExportContext {
-    return { units: this.#units, communicator: this.communicator, device: this.#device, stateNames: this.#optimizer.stateNames };
+    const stateNames = readableNames(statesOf(this.#optimizer as Optimizer<never>));
+    return { units: this.#units, communicator: this.communicator, device: this.#device, stateNames };
   }
 
   #attach(parameter: Parameter): void {
@@ -290,23 +312,11 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#attached.add(parameter);
   }
 
-  #update(unit: UnitState, coefficient: Tensor, optionsOf: StepOptions<Options>['optionsOf']): void {
-    const { owned, layout, master, states } = unit;
-    const gradient = unit.ownedGradient();
-    const low = this.dtype === 'f32' ? undefined : unit.ownedValues();
-    const segments = layout.segments(owned, ({ parameter, name }) => (parameter.requiresGrad ? optionsOf(parameter, name) : undefined));
-    for (const { key, start, end } of segments) {
-      const part = (tensor: Tensor) => tensor.narrow(start - owned.start, end - start);
-      const range = { gradient: part(gradient), master: part(master), states: states.map(part), coefficient };
-      this.#optimizer.step(low ? { ...range, low: part(low) } : range, key, this.#steps);
-    }
-  }
-
   /** Stages 1 and 2: everyone gets everyone's updated slice, beside the update of the next unit. */
   #share(unit: UnitState): void {
     const { stage } = unit.options;
     if (stage === 0 || stage === 3) return;
-    unit.pending = this.communicator.allGather(unit.values, unit.ownedValues());
+    unit.pending = this.communicator.allGather(unit.values, unit.ownedValues(), `share ${unit.index} ${unit.layout.name}`);
   }
 }
 

@@ -1,5 +1,6 @@
 // The communicator's functions, as src/comm/native-comm.ts declares them. A group is a small integer in JavaScript; what
 // happens to it comes back through its listener(work, failure, value).
+#include <future>
 #include <map>
 #include <memory>
 
@@ -17,8 +18,10 @@ using comm::Mesh;
 using comm::Operation;
 
 constexpr int kAbandonMs = 2000;
+// How long JavaScript may take to say where a call was made: it may be blocked, waiting for that very call.
+constexpr int kSiteMs = 1000;
 
-enum EventKind { kConnected, kDone, kSplit, kClosed };
+enum EventKind { kConnected, kDone, kSplit, kSite, kClosed };
 
 struct Event {
   EventKind kind;
@@ -26,6 +29,8 @@ struct Event {
   FailurePtr failure;
   int rank, size;
   std::unique_ptr<Mesh> mesh;
+  comm::Timing timing;
+  std::shared_ptr<std::promise<std::string>> answer;
 };
 
 struct Group {
@@ -88,6 +93,11 @@ void deliver(napi_env raw, napi_value listener, void* context, void* data) {
   Napi::HandleScope scope(env);
   auto* owner = static_cast<Owner*>(context);
   Group& group = *owner->groups->all[owner->id];
+  if (event->kind == kSite) {
+    const Napi::Value text = Napi::Function(env, listener).Call({Napi::Number::New(env, double(event->work)), env.Null(), Napi::String::New(env, "site")});
+    event->answer->set_value(!env.IsExceptionPending() && text.IsString() ? text.As<Napi::String>().Utf8Value() : "");
+    return;
+  }
   if (--group.awaited == 0) napi_unref_threadsafe_function(env, group.listener);
   Napi::Value failure = event->failure ? failure_error(env, *event->failure).Value() : env.Null();
   Napi::Value value = event_value(env, *owner->groups, *event);
@@ -95,7 +105,10 @@ void deliver(napi_env raw, napi_value listener, void* context, void* data) {
     napi_release_threadsafe_function(group.listener, napi_tsfn_release);
     owner->groups->all.erase(owner->id);  // joins the thread, whose last deed this event was
   }
-  Napi::Function(env, listener).Call({Napi::Number::New(env, double(event->work)), failure, value});
+  const comm::Timing& timing = event->timing;
+  Napi::Function(env, listener)
+      .Call({Napi::Number::New(env, double(event->work)), failure, value, Napi::Number::New(env, timing.begun),
+             Napi::Number::New(env, timing.met), Napi::Number::New(env, timing.ended)});
 }
 
 int add_group(Napi::Env env, Groups& groups, comm::MeshMaker make, Napi::Function listener) {
@@ -108,12 +121,30 @@ int add_group(Napi::Env env, Groups& groups, comm::MeshMaker make, Napi::Functio
   group->awaited = 1;  // kConnected
   // By value: the group may be erased while its thread makes its last call.
   auto post = [to = group->listener](EventKind kind, uint64_t work, FailurePtr failure, int rank, int size, std::unique_ptr<Mesh> mesh) {
-    auto* event = new Event{kind, work, std::move(failure), rank, size, std::move(mesh)};
+    auto* event = new Event{kind, work, std::move(failure), rank, size, std::move(mesh), {}, nullptr};
     if (napi_call_threadsafe_function(to, event, napi_tsfn_nonblocking) != napi_ok) delete event;
   };
   comm::Events events;
   events.connected = [post](int rank, int size, FailurePtr failure) { post(kConnected, 0, failure, rank, size, nullptr); };
-  events.done = [post](uint64_t work, FailurePtr failure) { post(kDone, work, failure, 0, 0, nullptr); };
+  events.done = [to = group->listener](uint64_t work, FailurePtr failure, comm::Timing timing) {
+    auto* event = new Event{kDone, work, std::move(failure), 0, 0, nullptr, timing, nullptr};
+    if (napi_call_threadsafe_function(to, event, napi_tsfn_nonblocking) != napi_ok) delete event;
+  };
+  events.site = [to = group->listener](uint64_t work) -> std::string {
+    auto answer = std::make_shared<std::promise<std::string>>();
+    std::future<std::string> text = answer->get_future();
+    auto* event = new Event{kSite, work, nullptr, 0, 0, nullptr, {}, answer};
+    if (napi_call_threadsafe_function(to, event, napi_tsfn_nonblocking) != napi_ok) {
+      delete event;
+      return "";
+    }
+    try {
+      if (text.wait_for(std::chrono::milliseconds(kSiteMs)) == std::future_status::ready) return text.get();
+    } catch (const std::future_error&) {
+      return "";  // the environment is ending
+    }
+    return "    (not known: its JavaScript is busy)";
+  };
   events.split = [post](uint64_t work, FailurePtr failure, std::unique_ptr<Mesh> mesh) {
     int rank = mesh ? mesh->rank() : 0, size = mesh ? mesh->size() : 0;
     post(kSplit, work, failure, rank, size, std::move(mesh));
@@ -155,7 +186,7 @@ char* range(Napi::Env env, int handle, double offset, double bytes) {
   return static_cast<char*>(buffer->data) + size_t(offset);
 }
 
-// submit(group, kind, dtype, reduce, peer, count, inputHandle, inputOffset, inputBytes, outputHandle, outputOffset, outputBytes)
+// submit(group, kind, dtype, reduce, peer, count, inputHandle, inputOffset, inputBytes, outputHandle, outputOffset, outputBytes, tag)
 Napi::Value Submit(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Group* group = find(info);
@@ -166,6 +197,7 @@ Napi::Value Submit(const Napi::CallbackInfo& info) {
   op.reduce = integer(info, 3);
   op.peer = integer(info, 4);
   op.count = int64_t(number(info, 5));
+  if (info[12].IsString()) op.tag = info[12].As<Napi::String>().Utf8Value();
   if (op.kind != comm::OpKind::kBarrier) {
     op.input = range(env, integer(info, 6), number(info, 7), number(info, 8));
     if (op.input) op.output = range(env, integer(info, 9), number(info, 10), number(info, 11));

@@ -46,12 +46,12 @@ uint64_t Communicator::enqueue(Job job) {
   return last_work_;
 }
 
-uint64_t Communicator::submit(const Operation& op) { return enqueue({op, 0, 0, nullptr, 0, 0}); }
+uint64_t Communicator::submit(const Operation& op) { return enqueue({op, 0, 0, nullptr, 0, 0, {}}); }
 
 uint64_t Communicator::submit_split(int color, int64_t key) {
   Operation op;
   op.kind = OpKind::kSplit;
-  return enqueue({op, 0, 0, nullptr, color, key});
+  return enqueue({op, 0, 0, nullptr, color, key, {}});
 }
 
 std::shared_ptr<StreamWork> Communicator::take(uint64_t id) {
@@ -124,7 +124,9 @@ bool Communicator::next(Job* job) {
 
 void Communicator::perform(Job& job) {
   await_stream(job);
+  job.begun = mesh_->met = Clock::now();
   if (job.op.is_p2p()) return perform_p2p(job);
+  job.op.site = [this, id = job.id] { return events_.site(id); };
   uint64_t sequence = ++sequence_;
   if (job.op.kind == OpKind::kSplit) {
     std::unique_ptr<Mesh> group = split_mesh(*mesh_, job.op, sequence, job.color, job.key);
@@ -175,6 +177,7 @@ void Communicator::perform_p2p(Job& first) {
     mesh_->drive(what, [&](bool* moved) {
       Job more;
       while (next_p2p(&more)) {
+        more.begun = Clock::now();
         in_flight_.push_back(more);
         add(more);
       }
@@ -197,7 +200,13 @@ void Communicator::settle(const Job& job, FailurePtr failure, std::unique_ptr<Me
   if (job.op.kind == OpKind::kSplit)
     events_.split(job.id, failure, std::move(group));
   else
-    events_.done(job.id, failure);
+    events_.done(job.id, failure, timing_of(job));
+}
+
+Timing Communicator::timing_of(const Job& job) const {
+  if (job.begun == Clock::time_point()) return {};
+  const auto ms = [](Clock::time_point at) { return std::chrono::duration<double, std::milli>(at.time_since_epoch()).count(); };
+  return {ms(job.begun), ms(job.op.is_p2p() ? job.begun : mesh_->met), ms(Clock::now())};
 }
 
 FailurePtr Communicator::failure_of(const Fault& fault, const Job* job) const {

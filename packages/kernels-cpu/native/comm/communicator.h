@@ -32,10 +32,17 @@ class CommWork : public StreamWork {
 
 using MeshMaker = std::function<std::unique_ptr<Mesh>(const std::atomic<bool>& stop)>;
 
+// When this rank was ready for a collective, when all ranks were, and when it had ended here: milliseconds of CLOCK_MONOTONIC.
+struct Timing {
+  double begun = 0, met = 0, ended = 0;
+};
+
 // What a communicator reports, on its own thread.
 struct Events {
   std::function<void(int rank, int size, FailurePtr failure)> connected;
-  std::function<void(uint64_t work, FailurePtr failure)> done;
+  std::function<void(uint64_t work, FailurePtr failure, Timing timing)> done;
+  // Asks JavaScript where it made a call; "" where it does not answer in time.
+  std::function<std::string(uint64_t work)> site;
   // Instead of `done` for a split: the new group's mesh, or why there is none.
   std::function<void(uint64_t work, FailurePtr failure, std::unique_ptr<Mesh> group)> split;
   std::function<void()> closed;  // the last event; the thread ends
@@ -65,6 +72,7 @@ class Communicator {
     std::shared_ptr<CommWork> work;
     int color;
     int64_t key;
+    Clock::time_point begun;
   };
   uint64_t enqueue(Job job);
   void run(MeshMaker make);
@@ -74,6 +82,7 @@ class Communicator {
   void perform_p2p(Job& job);
   void await_stream(const Job& job);
   void settle(const Job& job, FailurePtr failure, std::unique_ptr<Mesh> group = nullptr);
+  Timing timing_of(const Job& job) const;
   FailurePtr failure_of(const Fault& fault, const Job* job) const;
 
   Events events_;

@@ -1,5 +1,6 @@
 #include "exchange.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "../arena.h"
@@ -30,7 +31,8 @@ Exchange::Exchange(Mesh& mesh, const Operation& op, uint64_t sequence)
     recv(r, &headers_[static_cast<size_t>(r)], sizeof(Header));
   }
   finish();
-  compare();
+  mesh_.met = Clock::now();
+  compare(op);
 
   drive([&](bool*) {
     for (int r = 0; r < mesh_.size(); r++) {
@@ -44,7 +46,7 @@ Exchange::Exchange(Mesh& mesh, const Operation& op, uint64_t sequence)
   });
 }
 
-void Exchange::compare() const {
+void Exchange::compare(const Operation& op) {
   bool agree = true;
   for (const Header& header : headers_) agree = agree && same_call(header, mine_);
   if (agree) return;
@@ -52,7 +54,37 @@ void Exchange::compare() const {
   for (int r = 0; r < mesh_.size() && text.size() < 1500; r++)
     text += format("%srank %d %s", r ? ", " : "", r, describe(headers_[static_cast<size_t>(r)]).c_str());
   throw Fault{FaultKind::kMismatch, -1,
-              text + ". Every rank must make the same calls in the same order with the same dtype and count."};
+              text + ". Every rank must make the same calls in the same order with the same dtype and count." + sites(op)};
+}
+
+// Where each rank made its call. All ranks have seen all headers, so all of them come here, and nothing else moves on the links. Best
+// effort: whoever is lost meanwhile has said nothing, and the mismatch is the better error.
+std::string Exchange::sites(const Operation& op) {
+  struct Site {
+    char text[2048];
+  };
+  for (const Header& header : headers_)
+    if (header.magic != kHeaderMagic || header.kind == OpKind::kSend || header.kind == OpKind::kRecv) return "";
+  const size_t size = headers_.size(), self = static_cast<size_t>(mesh_.rank());
+  std::vector<Site> all(size);
+  for (Site& site : all) site.text[0] = 0;
+  snprintf(all[self].text, sizeof all[self].text, "%s", op.site ? op.site().c_str() : "");
+  const Site mine = all[self];
+  try {
+    for (int r = 0; r < mesh_.size(); r++) {
+      send(r, &mine, sizeof mine);
+      recv(r, &all[static_cast<size_t>(r)], sizeof mine);
+    }
+    finish();
+  } catch (const Fault& fault) {
+    if (fault.kind == FaultKind::kMismatch) throw;
+  }
+  std::string text;
+  for (size_t r = 0; r < size && text.size() < 16000; r++) {
+    all[r].text[sizeof all[r].text - 1] = 0;
+    if (all[r].text[0] != 0) text += format("\nrank %zu called it from\n%s", r, all[r].text);
+  }
+  return text;
 }
 
 bool Exchange::peer_reads_ours(int peer) const { return mesh_.peer(peer).local && mine_.arena != 0; }

@@ -47,7 +47,8 @@ class Exchange {
     const char* from;
     size_t left;
   };
-  void compare() const;
+  void compare(const Operation& op);
+  std::string sites(const Operation& op);
 
   Mesh& mesh_;
   Header mine_;

@@ -70,6 +70,8 @@ class Mesh {
 
   // Makes drive() on this mesh's thread look again; from any thread.
   void ring() const;
+  // When all ranks had come to the last collective.
+  Clock::time_point met;
   // Longest sleep of drive() between two tries; for steps that also wait for something that can't ring.
   int check_ms = 1000;
   // Makes drive() throw; from any thread.

@@ -1,6 +1,7 @@
 // One call of a rank, as the other ranks must see it too.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace ds {
@@ -18,6 +19,8 @@ struct Operation {
   int64_t count = 0;       // elements of one slice: all of the tensor for all_reduce, broadcast, send and recv
   const char* input = nullptr;
   char* output = nullptr;  // the same as input for all_reduce and broadcast
+  std::string tag;         // what the caller says the call is for; ranks must agree on it
+  std::function<std::string()> site;  // where JavaScript made the call; waits for it, so asked only when ranks disagree
 
   bool is_p2p() const { return kind == OpKind::kSend || kind == OpKind::kRecv; }
 };
@@ -36,15 +39,17 @@ struct Header {
   uint64_t sequence;
   int64_t count;
   uint64_t offset;  // in the arena
+  uint32_t tag_hash;  // of the whole tag; 0: none
+  char tag[44];       // its beginning, for people
 };
-static_assert(sizeof(Header) == 40, "no padding: ranks compare it");
+static_assert(sizeof(Header) == 88, "no padding: ranks compare it");
 
 constexpr uint32_t kHeaderMagic = 0x44535443;
 
 Header header_of(const Operation& op, uint64_t sequence);
 // Same call, wherever its memory lies.
 bool same_call(const Header& a, const Header& b);
-// "all_reduce #17 (sum of 1024 f32)"
+// "all_reduce #17 (sum of 1024 f32) for 'the tag'"
 std::string describe(const Header& header);
 
 }  // namespace comm

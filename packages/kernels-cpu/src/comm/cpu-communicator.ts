@@ -1,4 +1,5 @@
 import {
+  CallSites,
   type Communicator,
   checkReducible,
   checkSlices,
@@ -8,12 +9,15 @@ import {
   ShapeError,
   type Tensor,
   type Work,
+  type WorkTiming,
 } from '@deepspeed-ts/core';
 import { callError, failureError } from '../errors.js';
 import { type ConnectedValue, type Listener, type NativeComm, type OpName, opKinds, reduceOps, type SplitValue } from './native-comm.js';
 
+type Outcome = ConnectedValue | SplitValue | WorkTiming | undefined;
+
 interface Pending {
-  resolve(value: ConnectedValue | SplitValue | undefined): void;
+  resolve(value: Outcome): void;
   reject(error: unknown): void;
 }
 
@@ -24,17 +28,20 @@ interface Pending {
 export class CpuCommunicator implements Communicator {
   readonly rank: number;
   readonly size: number;
+  readonly timed = true;
   readonly #native: NativeComm;
   readonly #group: number;
   readonly #pending: Map<number, Pending>;
+  readonly #sites: CallSites;
   #closed: Promise<void> | null = null;
 
-  private constructor(native: NativeComm, group: number, { rank, size }: ConnectedValue, pending: Map<number, Pending>) {
+  private constructor(native: NativeComm, group: number, { rank, size }: ConnectedValue, pending: Map<number, Pending>, sites: CallSites) {
     this.#native = native;
     this.#group = group;
     this.rank = rank;
     this.size = size;
     this.#pending = pending;
+    this.#sites = sites;
   }
 
   /** A communicator over the group that `start` makes. */
@@ -42,14 +49,19 @@ export class CpuCommunicator implements Communicator {
     const pending = new Map<number, Pending>();
     // Work 0 stands for the group itself: until it is connected, then until it is closed.
     const connected = expect(pending, 0);
-    const group = start((work, failure, value) => {
+    const sites = new CallSites();
+    // The monotonic clock's zero, as performance.now() counts.
+    const zero = performance.now() - Number(process.hrtime.bigint()) / 1e6;
+    const group = start((work, failure, value, begun, met, ended) => {
+      if (value === 'site') return sites.describe(work);
       const waiting = pending.get(work);
       pending.delete(work);
       if (failure) waiting?.reject(failureError(failure));
-      else waiting?.resolve(value);
+      else waiting?.resolve(value ?? { begun: begun + zero, met: met + zero, ended: ended + zero });
+      return undefined;
     });
     try {
-      return new CpuCommunicator(native, group, (await connected)!, pending);
+      return new CpuCommunicator(native, group, (await connected) as ConnectedValue, pending, sites);
     } catch (error) {
       const closed = expect(pending, 0);
       native.close(group);
@@ -58,52 +70,54 @@ export class CpuCommunicator implements Communicator {
     }
   }
 
-  allReduce(tensor: Tensor, op: ReduceOp = 'sum'): Work {
+  allReduce(tensor: Tensor, op: ReduceOp = 'sum', tag?: string): Work {
     checkReducible('allReduce', tensor, op);
-    return this.#submit('allReduce', tensor, tensor, tensor.numel, op);
+    return this.#submit('allReduce', tensor, tensor, tensor.numel, tag, op);
   }
 
-  reduceScatter(output: Tensor, input: Tensor, op: ReduceOp = 'sum'): Work {
+  reduceScatter(output: Tensor, input: Tensor, op: ReduceOp = 'sum', tag?: string): Work {
     checkReducible('reduceScatter', input, op);
     checkSlices('reduceScatter', 'input', input, this.size, output);
-    return this.#submit('reduceScatter', input, output, output.numel, op);
+    return this.#submit('reduceScatter', input, output, output.numel, tag, op);
   }
 
-  allGather(output: Tensor, input: Tensor): Work {
+  allGather(output: Tensor, input: Tensor, tag?: string): Work {
     checkSlices('allGather', 'output', output, this.size, input);
-    return this.#submit('allGather', input, output, input.numel);
+    return this.#submit('allGather', input, output, input.numel, tag);
   }
 
-  broadcast(tensor: Tensor, root: number): Work {
+  broadcast(tensor: Tensor, root: number, tag?: string): Work {
     this.#checkRank('broadcast', root);
-    return this.#submit('broadcast', tensor, tensor, tensor.numel, 'sum', root);
+    return this.#submit('broadcast', tensor, tensor, tensor.numel, tag, 'sum', root);
   }
 
-  allToAll(output: Tensor, input: Tensor): Work {
+  allToAll(output: Tensor, input: Tensor, tag?: string): Work {
     if (input.numel % this.size !== 0) throw new ShapeError('allToAll', `a multiple of ${this.size} elements`, `${input.numel}`);
     checkSlices('allToAll', 'output', output, 1, input);
-    return this.#submit('allToAll', input, output, input.numel / this.size);
+    return this.#submit('allToAll', input, output, input.numel / this.size, tag);
   }
 
   send(tensor: Tensor, to: number): Work {
     this.#checkRank('send', to, true);
-    return this.#submit('send', tensor, tensor, tensor.numel, 'sum', to);
+    return this.#submit('send', tensor, tensor, tensor.numel, undefined, 'sum', to);
   }
 
   recv(tensor: Tensor, from: number): Work {
     this.#checkRank('recv', from, true);
-    return this.#submit('recv', tensor, tensor, tensor.numel, 'sum', from);
+    return this.#submit('recv', tensor, tensor, tensor.numel, undefined, 'sum', from);
   }
 
-  async barrier(): Promise<void> {
+  async barrier(tag?: string): Promise<void> {
     this.#assertOpen();
-    const work = this.#native.submit(this.#group, opKinds.barrier, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0);
+    const work = this.#native.submit(this.#group, opKinds.barrier, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0, tag);
+    this.#sites.remember(work, this.barrier);
     await expect(this.#pending, work);
   }
 
   async split(color: number, key = this.rank): Promise<Communicator> {
     this.#assertOpen();
     const work = this.#native.split(this.#group, color, key);
+    this.#sites.remember(work, this.split);
     const { mesh } = (await expect(this.#pending, work)) as SplitValue;
     return CpuCommunicator.open(this.#native, (listener) => this.#native.adopt(mesh, listener));
   }
@@ -117,7 +131,7 @@ export class CpuCommunicator implements Communicator {
     return this.#closed;
   }
 
-  #submit(name: OpName, input: Tensor, output: Tensor, count: number, reduce: ReduceOp = 'sum', peer = -1): Work {
+  #submit(name: OpName, input: Tensor, output: Tensor, count: number, tag: string | undefined, reduce: ReduceOp = 'sum', peer = -1): Work {
     this.#assertOpen();
     input.assertAlive();
     output.assertAlive();
@@ -136,10 +150,12 @@ export class CpuCommunicator implements Communicator {
         output.handle,
         output.byteOffset,
         output.byteLength,
+        tag,
       );
     } catch (error) {
       throw callError(error);
     }
+    this.#sites.remember(id, this[name]);
     return new CpuWork(() => this.#native.wait(this.#group, id), expect(this.#pending, id), input, output);
   }
 
@@ -157,14 +173,18 @@ export class CpuCommunicator implements Communicator {
 class CpuWork implements Work {
   #buffers: Tensor['buffer'][];
   readonly #wait: () => void;
-  readonly #ended: Promise<unknown>;
+  readonly #ended: Promise<Outcome>;
+  #timing: WorkTiming | undefined;
 
-  constructor(wait: () => void, ended: Promise<unknown>, input: Tensor, output: Tensor) {
+  constructor(wait: () => void, ended: Promise<Outcome>, input: Tensor, output: Tensor) {
     this.#wait = wait;
     this.#ended = ended;
     this.#buffers = [input.buffer.retain(), output.buffer.retain()];
     ended.then(
-      () => this.#release(),
+      (timing) => {
+        this.#timing = timing as WorkTiming;
+        this.#release();
+      },
       () => this.#release(),
     );
   }
@@ -179,14 +199,18 @@ class CpuWork implements Work {
     await this.#ended;
   }
 
+  timing(): WorkTiming | undefined {
+    return this.#timing;
+  }
+
   #release(): void {
     for (const buffer of this.#buffers) buffer.release();
     this.#buffers = [];
   }
 }
 
-function expect(pending: Map<number, Pending>, work: number): Promise<ConnectedValue | SplitValue | undefined> {
-  const ended = new Promise<ConnectedValue | SplitValue | undefined>((resolve, reject) => pending.set(work, { resolve, reject }));
+function expect(pending: Map<number, Pending>, work: number): Promise<Outcome> {
+  const ended = new Promise<Outcome>((resolve, reject) => pending.set(work, { resolve, reject }));
   // Whoever awaits it sees the error; a work that nobody awaits reports through the stream.
   ended.catch(() => {});
   return ended;

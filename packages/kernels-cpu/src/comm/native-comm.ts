@@ -26,10 +26,18 @@ export interface SplitValue extends ConnectedValue {
 }
 
 /**
- * Hears how each work ended: a split with a SplitValue. Work 0 is the group itself: called once when the ranks have found each
+ * Hears how each work ended: a split with a SplitValue, others with the three times of a WorkTiming on the system's monotonic clock. A value
+ * of 'site' is a question instead: where was this work called from? Work 0 is the group itself: called once when the ranks have found each
  * other (ConnectedValue) or could not, and once after `close`, as the last call.
  */
-export type Listener = (work: number, failure: NativeFailure | null, value: ConnectedValue | SplitValue | undefined) => void;
+export type Listener = (
+  work: number,
+  failure: NativeFailure | null,
+  value: ConnectedValue | SplitValue | 'site' | undefined,
+  begun: number,
+  met: number,
+  ended: number,
+) => string | undefined;
 
 export interface NativeWorld {
   readonly rank: number;
@@ -62,6 +70,7 @@ export interface NativeComm {
     outputHandle: number,
     outputOffset: number,
     outputBytes: number,
+    tag: string | undefined,
   ): number;
   split(group: number, color: number, key: number): number;
   /** What is queued on the stream from here on comes after the work. */

@@ -3,7 +3,7 @@ import { Agreement } from './agreement.js';
 import type { Call } from './call.js';
 import { opKinds } from './native-comm.js';
 
-const call = (count: number): Call => ({ kind: opKinds.allReduce, dtype: 0, reduce: 0, peer: -1, count });
+const call = (count: number): Call => ({ kind: opKinds.allReduce, dtype: 0, reduce: 0, peer: -1, count, tag: '' });
 
 test('calls are agreed upon once all ranks have made them, in whatever order they come', () => {
   const book = new Agreement(3);
@@ -24,6 +24,7 @@ test("the first call in which ranks differ is shown as every rank's", () => {
   expect(book.mismatch()).toEqual({
     message:
       'ranks called different collectives: rank 0 all_reduce #1 (sum of 10 f32); rank 1 nothing yet; rank 2 all_reduce #1 (sum of 11 f32)',
+    sequence: 1,
     complete: false,
   });
   book.add(1, 1, call(10));

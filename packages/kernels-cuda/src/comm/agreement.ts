@@ -42,7 +42,7 @@ export class Agreement {
   }
 
   /** The first call in which ranks differ, as a text; `complete`: every rank's call is in it. */
-  mismatch(): { readonly message: string; readonly complete: boolean } | null {
+  mismatch(): { readonly message: string; readonly sequence: number; readonly complete: boolean } | null {
     const index = this.#rows.findIndex(({ differs }) => differs);
     if (index < 0) return null;
     const row = this.#rows[index]!;
@@ -51,7 +51,11 @@ export class Agreement {
       const call = row.calls[rank];
       calls.push(call ? `rank ${rank} ${describeCall(call, this.#first + index)}` : `rank ${rank} nothing yet`);
     }
-    return { message: `ranks called different collectives: ${calls.join('; ')}`, complete: row.count === this.#size };
+    return {
+      message: `ranks called different collectives: ${calls.join('; ')}`,
+      sequence: this.#first + index,
+      complete: row.count === this.#size,
+    };
   }
 
   /** The ranks that have not made this call. */

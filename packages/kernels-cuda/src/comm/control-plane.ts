@@ -1,5 +1,6 @@
-import { type Call, callBytes, writeCall } from './call.js';
-import { asJson, json, MessageType } from './frames.js';
+import { CallSites } from '@deepspeed-ts/core';
+import { type Call, callBytes, tagNumber, writeCall } from './call.js';
+import { asJson, json, MessageType, utf8 } from './frames.js';
 import { type GroupFailure, type Hub, number, type SplitAnswer, type SplitRequest } from './hub.js';
 import type { Link } from './link.js';
 
@@ -27,6 +28,8 @@ export class ControlPlane {
   #hubCalls = Number.POSITIVE_INFINITY;
   #failure: GroupFailure | null = null;
   #splits: SplitWaiter[] = [];
+  readonly #tags = new Map<string, number>([['', 0]]);
+  readonly #sites = new CallSites();
   readonly #flushSoon = () => this.#flush();
 
   /** `hub` is rank 0's, in its own process. */
@@ -49,15 +52,18 @@ export class ControlPlane {
     this.#hub?.hold(held);
   }
 
-  /** The number of this rank's next collective, which goes into its next report. */
-  report(call: Call): number {
+  /** The number of this rank's next collective, which goes into its next report. `caller`: the function that was called for it. */
+  // biome-ignore lint/complexity/noBannedTypes: as Error.captureStackTrace has it
+  report(call: Call, caller: Function): number {
+    const tag = this.#tags.get(call.tag) ?? this.#introduce(call.tag);
     const sequence = ++this.#calls;
+    this.#sites.remember(sequence, caller);
     const waiting = this.#calls - this.#reported;
     if (waiting === 1) {
       this.#report.setFloat64(0, sequence);
       queueMicrotask(this.#flushSoon);
     }
-    writeCall(this.#report, 8 + (waiting - 1) * callBytes, call);
+    writeCall(this.#report, 8 + (waiting - 1) * callBytes, call, tag);
     if (8 + waiting * callBytes === this.#report.byteLength) this.#flush();
     if (sequence > this.#hubCalls) this.#hubClosed();
     return sequence;
@@ -102,6 +108,16 @@ export class ControlPlane {
     await this.#link.close();
   }
 
+  /** Tells rank 0 the text of a tag, before the first report that has its number. */
+  #introduce(tag: string): number {
+    const number = tagNumber(tag);
+    this.#tags.set(tag, number);
+    const bytes = Buffer.concat([Buffer.alloc(4), utf8(tag)]);
+    bytes.writeUInt32BE(number);
+    this.#link.send(MessageType.tag, bytes);
+    return number;
+  }
+
   #flush(): void {
     const waiting = this.#calls - this.#reported;
     if (waiting === 0) return;
@@ -120,6 +136,9 @@ export class ControlPlane {
       case MessageType.goodbye:
         this.#hubCalls = payload.readDoubleBE(0);
         if (this.#calls > this.#hubCalls) this.#hubClosed();
+        break;
+      case MessageType.where:
+        this.#link.send(MessageType.site, utf8(this.#sites.describe(payload.readDoubleBE(0))));
         break;
       case MessageType.splitAnswer:
         this.#splits.shift()?.resolve(json<SplitAnswer>(payload));

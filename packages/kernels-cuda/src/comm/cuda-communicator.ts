@@ -92,54 +92,54 @@ export class CudaCommunicator implements Communicator {
     return new CudaCommunicator(context, connection.group, plane, connection.events);
   }
 
-  allReduce(tensor: Tensor, op: ReduceOp = 'sum'): Work {
+  allReduce(tensor: Tensor, op: ReduceOp = 'sum', tag = ''): Work {
     checkReducible('allReduce', tensor, op);
-    return this.#submit('allReduce', tensor, tensor, tensor.numel, op);
+    return this.#submit('allReduce', tensor, tensor, tensor.numel, tag, op);
   }
 
-  reduceScatter(output: Tensor, input: Tensor, op: ReduceOp = 'sum'): Work {
+  reduceScatter(output: Tensor, input: Tensor, op: ReduceOp = 'sum', tag = ''): Work {
     checkReducible('reduceScatter', input, op);
     checkSlices('reduceScatter', 'input', input, this.size, output);
-    return this.#submit('reduceScatter', input, output, output.numel, op);
+    return this.#submit('reduceScatter', input, output, output.numel, tag, op);
   }
 
-  allGather(output: Tensor, input: Tensor): Work {
+  allGather(output: Tensor, input: Tensor, tag = ''): Work {
     checkSlices('allGather', 'output', output, this.size, input);
-    return this.#submit('allGather', input, output, input.numel);
+    return this.#submit('allGather', input, output, input.numel, tag);
   }
 
-  broadcast(tensor: Tensor, root: number): Work {
+  broadcast(tensor: Tensor, root: number, tag = ''): Work {
     this.#checkRank('broadcast', root);
-    return this.#submit('broadcast', tensor, tensor, tensor.numel, 'sum', root);
+    return this.#submit('broadcast', tensor, tensor, tensor.numel, tag, 'sum', root);
   }
 
-  allToAll(output: Tensor, input: Tensor): Work {
+  allToAll(output: Tensor, input: Tensor, tag = ''): Work {
     if (input.numel % this.size !== 0) throw new ShapeError('allToAll', `a multiple of ${this.size} elements`, `${input.numel}`);
     checkSlices('allToAll', 'output', output, 1, input);
-    return this.#submit('allToAll', input, output, input.numel / this.size);
+    return this.#submit('allToAll', input, output, input.numel / this.size, tag);
   }
 
   send(tensor: Tensor, to: number): Work {
     this.#checkRank('send', to, true);
-    return this.#submit('send', tensor, tensor, tensor.numel, 'sum', to);
+    return this.#submit('send', tensor, tensor, tensor.numel, '', 'sum', to);
   }
 
   recv(tensor: Tensor, from: number): Work {
     this.#checkRank('recv', from, true);
-    return this.#submit('recv', tensor, tensor, tensor.numel, 'sum', from);
+    return this.#submit('recv', tensor, tensor, tensor.numel, '', 'sum', from);
   }
 
-  async barrier(): Promise<void> {
-    await this.#submit('barrier', null, null, 0).finished();
+  async barrier(tag = ''): Promise<void> {
+    await this.#submit('barrier', null, null, 0, tag).finished();
   }
 
   async split(color: number, key = this.rank): Promise<Communicator> {
     this.#assertOpen();
     const name = `split ${++this.#splits}`;
-    const call = { kind: opKinds.split, dtype: 0, reduce: 0, peer: -1, count: 0 };
+    const call = { kind: opKinds.split, dtype: 0, reduce: 0, peer: -1, count: 0, tag: '' };
     if (this.#failure) throw this.#failure;
-    if (this.#doom) throw this.#fail(this.#doom, call, this.#plane.report(call));
-    const sequence = this.#plane.report(call);
+    if (this.#doom) throw this.#fail(this.#doom, call, this.#plane.report(call, this.split));
+    const sequence = this.#plane.report(call, this.split);
     // Whoever comes to lead the new group listens; nobody knows yet who that is.
     const server = createServer().listen(0);
     this.#plane.hold(true);
@@ -181,15 +181,23 @@ export class CudaCommunicator implements Communicator {
     await this.#plane.close();
   }
 
-  #submit(name: OpName, input: Tensor | null, output: Tensor | null, count: number, reduce: ReduceOp = 'sum', peer = -1): Work {
+  #submit(
+    name: OpName,
+    input: Tensor | null,
+    output: Tensor | null,
+    count: number,
+    tag: string,
+    reduce: ReduceOp = 'sum',
+    peer = -1,
+  ): Work {
     this.#assertOpen();
     input?.assertAlive();
     output?.assertAlive();
     const tensors = input && output ? (input === output ? [input] : [input, output]) : [];
-    const call: Call = { kind: opKinds[name], dtype: input ? dtypes[input.dtype].code : 0, reduce: reduceOps[reduce], peer, count };
+    const call: Call = { kind: opKinds[name], dtype: input ? dtypes[input.dtype].code : 0, reduce: reduceOps[reduce], peer, count, tag };
     const together = name !== 'send' && name !== 'recv';
     const blocked = this.#doom && (together || this.#doom.lost || this.#doom.peer === peer);
-    if (blocked && !this.#failure) this.#fail(this.#doom!, call, together ? this.#plane.report(call) : ++this.#p2p);
+    if (blocked && !this.#failure) this.#fail(this.#doom!, call, together ? this.#plane.report(call, this[name]) : ++this.#p2p);
     if (this.#failure) return this.#failed(call);
     let id: number;
     try {
@@ -213,7 +221,7 @@ export class CudaCommunicator implements Communicator {
     const work = new CudaWork(this.#owner, id, call, together ? 0 : -++this.#p2p, tensors);
     if (this.#works.size === 0) this.#begin();
     this.#works.set(id, work);
-    if (together) work.sequence = this.#plane.report(call);
+    if (together) work.sequence = this.#plane.report(call, this[name]);
     else if (!this.#flushing) {
       this.#flushing = true;
       queueMicrotask(() => this.#flush());

@@ -13,10 +13,13 @@ export const MessageType = {
   stuck: 11,
   split: 12,
   splitAnswer: 13,
+  tag: 14,
+  where: 15,
+  site: 16,
 } as const;
 
 /** "DSC" and the version of the protocol: tells us from any other program that may sit on the port. */
-const magic = 0x44534301;
+const magic = 0x44534302;
 const headerBytes = 12;
 const longest = 16 << 20;
 

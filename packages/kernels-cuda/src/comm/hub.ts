@@ -1,6 +1,6 @@
 import { Agreement } from './agreement.js';
 import { callBytes, readCall } from './call.js';
-import { asJson, json, MessageType } from './frames.js';
+import { asJson, json, MessageType, text } from './frames.js';
 import type { Link } from './link.js';
 
 /** Why a group can't go on, as rank 0 tells the others. */
@@ -28,7 +28,7 @@ export interface SplitAnswer {
   readonly leader: number;
 }
 
-/** How long the calls of ranks that have said nothing yet are waited for, so that an error can name them too. */
+/** How long the calls of ranks that have said nothing yet are waited for, so that an error can name them too; and then their stacks. */
 const mismatchMs = 500;
 
 /**
@@ -45,6 +45,9 @@ export class Hub {
   #announcing = false;
   #failed = false;
   #mismatchTimer: NodeJS.Timeout | undefined;
+  readonly #tags = new Map<number, string>([[0, '']]);
+  /** Where each rank made the call in which they differ; present once they were asked. */
+  #sites: (string | undefined)[] | undefined;
 
   /** `links[rank]` leads to each rank, also to this process's own; `hosts[rank]` is the address it came from. */
   constructor(links: readonly Link[], hosts: readonly string[]) {
@@ -79,7 +82,7 @@ export class Hub {
     switch (type) {
       case MessageType.report: {
         let sequence = view.getFloat64(0);
-        for (let at = 8; at < payload.byteLength; at += callBytes) this.#agreement.add(rank, sequence++, readCall(view, at));
+        for (let at = 8; at < payload.byteLength; at += callBytes) this.#agreement.add(rank, sequence++, readCall(view, at, this.#tags));
         this.#judge();
         break;
       }
@@ -92,6 +95,13 @@ export class Hub {
         break;
       case MessageType.stuck:
         this.#explain(view.getFloat64(0), view.getFloat64(8));
+        break;
+      case MessageType.tag:
+        this.#tags.set(view.getUint32(0), text(payload.subarray(4)));
+        break;
+      case MessageType.site:
+        if (this.#sites) this.#sites[rank] = text(payload);
+        if (this.#sites && Object.keys(this.#sites).length === this.#links.length) this.#tellMismatch();
         break;
       case MessageType.split:
         this.#split(rank, json<SplitRequest>(payload));
@@ -109,16 +119,24 @@ export class Hub {
       queueMicrotask(() => this.#announce());
     }
     const mismatch = this.#agreement.mismatch();
-    if (mismatch?.complete) {
-      clearTimeout(this.#mismatchTimer);
-      this.#tell({ kind: 'mismatch', peer: -1, text: mismatch.message });
-    } else if (mismatch && !this.#mismatchTimer) {
-      this.#mismatchTimer = setTimeout(() => {
-        this.#tell({ kind: 'mismatch', peer: -1, text: this.#agreement.mismatch()!.message });
-      }, mismatchMs).unref();
-    }
+    if (mismatch?.complete) this.#askForSites(mismatch.sequence);
+    else if (mismatch) this.#mismatchTimer ??= setTimeout(() => this.#askForSites(mismatch.sequence), mismatchMs).unref();
     const left = this.#closedAt.findIndex((calls) => calls !== undefined && calls < this.#agreement.reached);
     if (left >= 0) this.#tell({ kind: 'peer_lost', peer: left, text: 'it has closed its communicator' });
+  }
+
+  #askForSites(sequence: number): void {
+    if (this.#sites) return;
+    this.#sites = [];
+    clearTimeout(this.#mismatchTimer);
+    this.#mismatchTimer = setTimeout(() => this.#tellMismatch(), mismatchMs).unref();
+    for (const link of this.#links) link.send(MessageType.where, number(sequence));
+  }
+
+  #tellMismatch(): void {
+    clearTimeout(this.#mismatchTimer);
+    const sites = this.#sites!.map((site, rank) => site && `\nrank ${rank} called it from\n${site}`).join('');
+    this.#tell({ kind: 'mismatch', peer: -1, text: `${this.#agreement.mismatch()!.message}${sites}` });
   }
 
   #announce(): void {
