@@ -3,6 +3,7 @@ import { Device } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { benchAdamw } from './adamw.js';
 import { benchAttention } from './attention.js';
+import { benchCheckpoint } from './checkpoint.js';
 import { benchCollectives } from './collectives.js';
 import { benchGemm } from './gemm.js';
 import { benchGptStep } from './gpt-step.js';
@@ -11,7 +12,7 @@ import { report } from './measure.js';
 import { measurePeaks } from './peaks.js';
 import { runPeer } from './peer.js';
 
-const all = ['gemm', 'attention', 'adamw', 'launches', 'gpt', 'collectives'] as const;
+const all = ['gemm', 'attention', 'adamw', 'launches', 'gpt', 'collectives', 'checkpoint'] as const;
 
 /**
  * `bench [name...] [--threads 1,2] [--json]`: each figure beside the machine's peaks, and beside PyTorch where BENCH_PYTHON is set.
@@ -44,6 +45,7 @@ async function main(args: readonly string[]): Promise<void> {
     if (wanted('gpt')) await benchGptStep(peaks, peer?.gptStepMs);
   }
   if (wanted('collectives')) await benchCollectives();
+  if (wanted('checkpoint')) await benchCheckpoint();
 }
 
 await main(process.argv.slice(2));

@@ -10,6 +10,7 @@ import { agree } from './agreement.js';
 import { begin, commit, type Peer } from './commit.js';
 import { CheckpointDirectory } from './directory.js';
 import { CheckpointError } from './error.js';
+import { FileThreads } from './io/threads.js';
 import type { Manifest } from './manifest.js';
 import { checkTag, savingName } from './names.js';
 import { type OpenedCheckpoint, openCheckpoint, verifyFiles } from './opened.js';
@@ -21,6 +22,7 @@ import { type Snapshot, takeSnapshot } from './snapshot.js';
 /** Saves and loads checkpoints of an engine. A call here is made by every rank, and fails on every rank or on none. */
 export class Checkpointer {
   readonly #parts: CheckpointedParts;
+  readonly #threads = new FileThreads();
   #last: SavedCheckpoint | undefined;
 
   constructor(parts: CheckpointedParts) {
@@ -59,6 +61,7 @@ export class Checkpointer {
     const snapshot = await takeSnapshot(store, {
       directory: join(root, first.saving),
       wanted: ({ requiresGrad }) => requiresGrad || !excludeFrozen,
+      threads: this.#threads,
     });
     const finished = commit({
       directory,
@@ -66,6 +69,7 @@ export class Checkpointer {
       rank,
       peers: all.map(({ peer }) => peer),
       snapshot,
+      threads: this.#threads,
       manifest: { ...this.#describe(first.tag, excludeFrozen), id: first.id, client_state: options.clientState ?? null },
       huggingFaceConfig: huggingFaceConfigOf(model),
       saveLatest: options.saveLatest ?? true,
@@ -91,7 +95,7 @@ export class Checkpointer {
     try {
       let manifest!: Manifest;
       await this.#agree(async () => {
-        manifest = await verifyFiles(store.communicator, found, optimizer);
+        manifest = await verifyFiles(store.communicator, found, optimizer, this.#threads);
       });
       await this.#agree(async () => {
         opened = openCheckpoint(this.#parts, found, manifest, { ...options, optimizer, moduleOnly });
@@ -111,6 +115,11 @@ export class Checkpointer {
     const last = this.#last;
     this.#last = undefined;
     await last?.settle();
+  }
+
+  /** Waits as {@link settle} does, and leaves no thread behind. */
+  async dispose(): Promise<void> {
+    await this.settle().finally(() => this.#threads.close());
   }
 
   #agree<T>(body: () => Promise<T>): Promise<T[]> {

@@ -7,6 +7,7 @@ import type { CheckpointDirectory } from './directory.js';
 import { CheckpointError, writeError } from './error.js';
 import { guarded, replaceFile, syncDirectory, writeJson } from './files.js';
 import type { FileRecord } from './io/chunks.js';
+import type { FileThreads } from './io/threads.js';
 import { MANIFEST, type ManifestBody, readManifest, seal } from './manifest.js';
 import { isAlive } from './names.js';
 import type { Snapshot } from './snapshot.js';
@@ -25,6 +26,8 @@ export interface Commit {
   readonly rank: number;
   readonly peers: readonly Peer[];
   readonly snapshot: Snapshot;
+  /** What writes it. */
+  readonly threads: FileThreads;
   /** The manifest but for the files. */
   readonly manifest: Omit<ManifestBody, 'files'>;
   /** config.json, where the model has one. */
@@ -50,7 +53,7 @@ const FAREWELL_MS = 30_000;
  */
 export async function commit(job: Commit): Promise<void> {
   const path = join(job.directory.path, job.saving);
-  const report = await writeFiles(job.snapshot);
+  const report = await writeFiles(job);
   if (job.rank !== 0) {
     await replaceFile(join(path, reportName(job.rank)), JSON.stringify(report)).catch(() => {});
     return follow(job, path);
@@ -64,19 +67,17 @@ export async function commit(job: Commit): Promise<void> {
   if (job.keepLast !== undefined) await job.directory.keepNewest(job.keepLast);
 }
 
-async function writeFiles({ files, io, failure }: Snapshot): Promise<Report> {
+async function writeFiles({ snapshot: { files, failure }, threads }: Commit): Promise<Report> {
   const ends = [...files].map(async ([name, writer]) => [name, await writer.finish()] as const);
   try {
     if (failure) throw failure;
     return { files: Object.fromEntries(await Promise.all(ends)) };
   } catch (error) {
     // Nothing is written any more from here on; what was written makes room for the report, where the disk is full.
-    await io.close();
+    await threads.close();
     await Promise.allSettled(ends);
     for (const { path } of files.values()) await rm(path, { force: true }).catch(() => {});
     return { problem: problemOf(error) };
-  } finally {
-    await io.close();
   }
 }
 

@@ -3,6 +3,7 @@ import { type Communicator, namedParameters } from '@deepspeed-ts/core';
 import { GRADIENT } from '@deepspeed-ts/zero';
 import { CheckpointError } from './error.js';
 import type { FileRecord } from './io/chunks.js';
+import type { FileThreads } from './io/threads.js';
 import { type Manifest, readManifest } from './manifest.js';
 import { assertSame, compare, type Differences } from './match.js';
 import type { LoadCheckpointOptions } from './options.js';
@@ -23,9 +24,9 @@ export interface OpenedCheckpoint {
 }
 
 /** Makes sure that everything that will be read is what was written. */
-export async function verifyFiles(communicator: Communicator, path: string, optimizer: boolean): Promise<Manifest> {
+export async function verifyFiles(communicator: Communicator, path: string, optimizer: boolean, threads: FileThreads): Promise<Manifest> {
   const manifest = await readManifest(path);
-  await verify(communicator, path, filesOf(manifest, optimizer));
+  await verify(communicator, path, filesOf(manifest, optimizer), threads);
   return manifest;
 }
 

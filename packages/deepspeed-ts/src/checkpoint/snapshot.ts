@@ -2,15 +2,13 @@ import { join } from 'node:path';
 import type { Parameter, TensorPlan } from '@deepspeed-ts/core';
 import type { Placement, ReadBytes, UnitLayout, ZeroStore } from '@deepspeed-ts/zero';
 import { FileWriter } from './io/file-writer.js';
-import { type Io, openIo } from './io/threads.js';
+import type { FileThreads } from './io/threads.js';
 import { partName, shardName } from './names.js';
 
-/** State that has been copied to the host, and is being written. */
+/** State that has been copied to the host, to be written. */
 export interface Snapshot {
   /** What this rank writes, by name. */
   readonly files: ReadonlyMap<string, FileWriter>;
-  /** What writes it; the one who waits for the files closes it. */
-  readonly io: Io;
   /** The file of every weight, of all ranks. */
   readonly weightMap: Readonly<Record<string, string>>;
   /** Bytes of all weights. */
@@ -23,14 +21,15 @@ export interface SnapshotOptions {
   readonly directory: string;
   /** Which parameters' weights are to be saved. */
   readonly wanted: (parameter: Parameter) => boolean;
+  readonly threads: FileThreads;
 }
 
 /**
  * Copies state to the host: whole weights of the units that this rank writes, and its slices of optimizer states and gradients.
- * Units are gathered one at a time; a rank's copy is one part in as many as there are ranks, and chunks of it are written, and their memory
- * given back, while others are still being copied. Every rank calls it; what fails is in the result.
+ * Units are gathered one at a time; a rank's copy is one part in as many as there are ranks. Nothing is written yet, so that training waits
+ * for the copy alone. Every rank calls it; what fails is in the result.
  */
-export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted }: SnapshotOptions): Promise<Snapshot> {
+export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted, threads }: SnapshotOptions): Promise<Snapshot> {
   const { rank, size } = store.communicator;
   const placementsOf = (layout: UnitLayout) => layout.placements.filter(({ parameter }) => wanted(parameter));
   const layouts = store.layouts.filter((layout) => placementsOf(layout).length > 0);
@@ -45,10 +44,10 @@ export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted 
   const partPlans = parts.map(({ kind, name, start, count, dtype }) => ({ name: partName(kind, name, start), shape: [count], dtype }));
 
   const elements = [...placements.map(({ numel }) => numel), ...parts.map(({ count }) => count)];
-  const io = openIo(4 * elements.reduce((sum, count) => sum + count, 0));
+  const run = threads.runnerFor(4 * elements.reduce((sum, count) => sum + count, 0));
   const files = new Map<string, FileWriter>();
   const open = (name: string, plans: readonly TensorPlan[]) => {
-    const writer = new FileWriter(join(directory, name), plans, io);
+    const writer = new FileWriter(join(directory, name), plans, run);
     files.set(name, writer);
     return writer;
   };
@@ -69,7 +68,6 @@ export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted 
   const all = layouts.flatMap((layout) => placementsOf(layout).map(({ name, numel }) => ({ name, numel, file: fileOf(layout) })));
   return {
     files,
-    io,
     weightMap: Object.fromEntries(all.map(({ name, file }) => [name, file])),
     totalSize: all.reduce((sum, { numel }) => sum + 4 * numel, 0),
     failure,

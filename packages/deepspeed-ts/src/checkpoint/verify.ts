@@ -4,7 +4,7 @@ import type { Communicator } from '@deepspeed-ts/core';
 import { CheckpointError } from './error.js';
 import { corrupt, guardedRead } from './files.js';
 import { CHUNK, type FileRecord } from './io/chunks.js';
-import { type Io, openIo } from './io/threads.js';
+import type { FileThreads, RunJob } from './io/threads.js';
 
 /** A chunk of a file, and what it should hash to. */
 interface Check {
@@ -24,16 +24,16 @@ export async function verify(
   { rank, size }: Communicator,
   directory: string,
   files: readonly [name: string, record: FileRecord][],
+  threads: FileThreads,
 ): Promise<void> {
   for (const [name, record] of files) await verifySize(join(directory, name), record);
   const checks = files.flatMap(([name, record]) => checksOf(join(directory, name), record));
   const share = (r: number) => Math.floor((r * checks.length) / size);
   const mine = checks.slice(share(rank), share(rank + 1));
-  const io = openIo(mine.reduce((sum, { length }) => sum + length, 0));
-  try {
-    await Promise.all(mine.map((check) => verifyChunk(check, io)));
-  } finally {
-    await io.close();
+  const run = threads.runnerFor(mine.reduce((sum, { length }) => sum + length, 0));
+  // All are waited for: no file is open any more when one of them was bad.
+  for (const result of await Promise.allSettled(mine.map((check) => verifyChunk(check, run)))) {
+    if (result.status === 'rejected') throw result.reason;
   }
 }
 
@@ -47,8 +47,8 @@ async function verifySize(path: string, { size }: FileRecord): Promise<void> {
   if (found.size !== size) throw corrupt(path, `expected ${size} bytes, it has ${found.size}`);
 }
 
-async function verifyChunk({ path, offset, length, sha256 }: Check, io: Io): Promise<void> {
-  const got = await guardedRead(path, () => io.run({ kind: 'hash', path, offset, length }));
+async function verifyChunk({ path, offset, length, sha256 }: Check, run: RunJob): Promise<void> {
+  const got = await guardedRead(path, () => run({ kind: 'hash', path, offset, length }));
   if (got === sha256) return;
   const where = `bytes ${offset} to ${offset + length}`;
   throw corrupt(path, `the sha-256 of ${where} is ${got.slice(0, 12)}..., expected ${sha256.slice(0, 12)}...`);

@@ -256,7 +256,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
       this.parts.store.dispose();
       this.model.dispose();
     } finally {
-      await this.#checkpointer.settle().finally(() => (this.parts.ownsCommunicator ? this.communicator.close() : undefined));
+      await this.#checkpointer.dispose().finally(() => (this.parts.ownsCommunicator ? this.communicator.close() : undefined));
     }
   }
 

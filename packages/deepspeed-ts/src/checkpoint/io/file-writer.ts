@@ -2,7 +2,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { bytesOf, numelOf, safetensorsHeader, type TensorPlan } from '@deepspeed-ts/core';
 import { guarded } from '../files.js';
 import { CHUNK, chunkCount, type FileRecord } from './chunks.js';
-import { type Io, worthDirect } from './threads.js';
+import { type RunJob, worthDirect } from './threads.js';
 
 /** Bytes of a tensor that lie in one chunk of its file. */
 export interface Piece {
@@ -18,8 +18,8 @@ interface Chunk {
 }
 
 /**
- * Writes a new safetensors file from pieces that come in any order. A chunk is handed to a thread once its pieces are there, and from
- * then on costs no memory here; it is hashed and written there.
+ * Writes a new safetensors file from pieces that come in any order. Once all of them are there and it is told to begin, chunks are handed to
+ * threads, where they are hashed and written, and their memory is given back one after the other.
  */
 export class FileWriter {
   readonly size: number;
@@ -28,13 +28,12 @@ export class FileWriter {
   /** Where each tensor begins in the file. */
   readonly #begins: readonly number[];
   readonly #chunks: Chunk[];
-  readonly #digests: Promise<string>[] = [];
   readonly #file: Promise<FileHandle>;
 
   constructor(
     readonly path: string,
     plans: readonly TensorPlan[],
-    private readonly io: Io,
+    private readonly run: RunJob,
   ) {
     const header = safetensorsHeader(plans);
     const { begins, end } = layOut(plans, header.length);
@@ -53,13 +52,13 @@ export class FileWriter {
     this.#add(this.#begins[tensor]! + from, bytes);
   }
 
-  /** Waits until the file is whole and on disk. @throws CheckpointError naming the file */
+  /** Writes what was put, and waits until the file is whole and on disk. @throws CheckpointError naming the file */
   async finish(): Promise<FileRecord> {
     return guarded(this.path, async () => {
       const file = await this.#file;
       try {
         if (this.#chunks.some(({ missing }) => missing > 0)) throw new Error('not all of it was given');
-        const sha256 = await Promise.all(this.#digests);
+        const sha256 = await Promise.all(this.#chunks.splice(0).map((chunk, i) => this.#write(chunk, i)));
         // Direct writes have padded the end.
         await file.truncate(this.size);
         await file.sync();
@@ -71,16 +70,14 @@ export class FileWriter {
   }
 
   #add(at: number, bytes: Uint8Array): void {
-    const index = Math.floor(at / CHUNK);
-    const chunk = this.#chunks[index]!;
+    const chunk = this.#chunks[Math.floor(at / CHUNK)]!;
     chunk.pieces.push({ at, bytes });
     chunk.missing -= bytes.length;
-    if (chunk.missing > 0) return;
-    const pieces = chunk.pieces.splice(0).sort((a, b) => a.at - b.at);
-    const job = { kind: 'write', path: this.path, offset: index * CHUNK, direct: worthDirect(this.size) } as const;
-    const digest = this.#file.then(() => this.io.run({ ...job, pieces: pieces.map(({ bytes }) => bytes) }));
-    digest.catch(() => {});
-    this.#digests[index] = digest;
+  }
+
+  #write({ pieces }: Chunk, index: number): Promise<string> {
+    const inOrder = pieces.sort((a, b) => a.at - b.at).map(({ bytes }) => bytes);
+    return this.run({ kind: 'write', path: this.path, offset: index * CHUNK, pieces: inOrder, direct: worthDirect(this.size) });
   }
 }
 

@@ -12,44 +12,20 @@ export interface Numbered<T> {
 /** What a thread says of a job: the sha-256, or the system's error. */
 export type Answer =
   | { readonly id: number; readonly digest: string }
-  | { readonly id: number; readonly error: { code: string; message: string } };
+  | { readonly id: number; readonly error: { readonly code: string; readonly message: string } };
 
-/** Does jobs, a few at a time. Whoever has it closes it. */
-export interface Io {
-  /** Pieces of a write are no longer the caller's. @returns the sha-256 @throws the system's error, with its code */
-  run(job: Job): Promise<string>;
-  /** Jobs that are not done yet never will be. */
-  close(): Promise<void>;
-}
+/** Does jobs. Pieces of a write are no longer the caller's. @returns the sha-256 @throws the system's error, with its code */
+export type RunJob = (job: Job) => Promise<string>;
 
 /** Less than this is not worth threads: starting one takes some tens of milliseconds. */
 const FEW_BYTES = 2 * 2 ** 20;
 /** A disk gains nothing from more at a time. */
 const MOST_THREADS = 4;
 
-/** What moves so many bytes. */
-export function openIo(bytes: number): Io {
-  return bytes <= FEW_BYTES ? inline : new IoThreads(threadCount());
-}
-
 /** Direct writes pad, and pay off only where there is something to write. */
 export function worthDirect(bytes: number): boolean {
   return bytes > FEW_BYTES;
 }
-
-/** Ranks of one host share its cores. One thread hashes while another waits for the disk. */
-function threadCount(): number {
-  const ranks = Number(process.env.LOCAL_WORLD_SIZE) || 1;
-  return Math.min(MOST_THREADS, Math.max(2, Math.floor(availableParallelism() / ranks)));
-}
-
-const inline: Io = {
-  async run(job) {
-    await setImmediate();
-    return perform(job);
-  },
-  async close() {},
-};
 
 interface Pending {
   readonly bytes: number;
@@ -62,50 +38,71 @@ interface Thread {
   readonly pending: Map<number, Pending>;
 }
 
-/** Threads that get their jobs at once, so that they never wait for the thread that trains. */
-class IoThreads implements Io {
-  readonly #threads: readonly Thread[];
+/**
+ * Threads for the file work of one engine. They are started when there is first something for them, get their jobs at once, so that
+ * they never wait for the thread that trains, and do not keep the process alive while they are idle.
+ */
+export class FileThreads {
+  #threads: readonly Thread[] = [];
   #next = 0;
-  #closed = false;
 
-  constructor(count: number) {
-    this.#threads = Array.from({ length: count }, () => this.#start());
+  /** What does jobs of so many bytes altogether: for few of them the calling thread, between other things that it does. */
+  runnerFor(bytes: number): RunJob {
+    return bytes <= FEW_BYTES ? runHere : (job) => this.#run(job);
   }
 
-  run(job: Job): Promise<string> {
-    if (this.#closed) return Promise.reject(new Error('the threads have been closed'));
+  /** Ends the threads; jobs that are not done yet never will be. New jobs start new ones. */
+  async close(): Promise<void> {
+    const threads = this.#threads;
+    this.#threads = [];
+    await Promise.all(threads.map(({ worker }) => worker.terminate()));
+  }
+
+  #run(job: Job): Promise<string> {
+    if (this.#threads.length === 0) this.#threads = Array.from({ length: threadCount() }, start);
+    const { worker, pending } = leastLoaded(this.#threads);
     const id = this.#next++;
-    const load = ({ pending }: Thread) => [...pending.values()].reduce((sum, { bytes }) => sum + bytes, 0);
-    const loads = this.#threads.map(load);
-    const { worker, pending } = this.#threads[loads.indexOf(Math.min(...loads))]!;
     return new Promise((resolve, reject) => {
       pending.set(id, { bytes: bytesOfJob(job), resolve, reject });
+      worker.ref();
       worker.postMessage({ id, job } satisfies Numbered<Job>, buffersOf(job));
     });
   }
+}
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
-  }
+async function runHere(job: Job): Promise<string> {
+  await setImmediate();
+  return perform(job);
+}
 
-  #start(): Thread {
-    const worker = startWorker('checkpoint/io-worker', { execArgv: [], name: 'checkpoint' });
-    const pending = new Map<number, Pending>();
-    const fail = (error: Error) => {
-      for (const { reject } of pending.values()) reject(error);
-      pending.clear();
-    };
-    worker.on('message', (answer: Answer) => {
-      const job = pending.get(answer.id);
-      pending.delete(answer.id);
-      if ('digest' in answer) job?.resolve(answer.digest);
-      else job?.reject(Object.assign(new Error(answer.error.message), { code: answer.error.code }));
-    });
-    worker.on('error', fail);
-    worker.on('exit', () => fail(new Error('the thread that does file work has ended')));
-    return { worker, pending };
-  }
+/** Ranks of one host share its cores. One thread hashes while another waits for the disk. */
+function threadCount(): number {
+  const ranks = Number(process.env.LOCAL_WORLD_SIZE) || 1;
+  return Math.min(MOST_THREADS, Math.max(2, Math.floor(availableParallelism() / ranks)));
+}
+
+function start(): Thread {
+  const worker = startWorker('checkpoint/io-worker', { execArgv: [], name: 'checkpoint' });
+  const pending = new Map<number, Pending>();
+  const fail = (error: Error) => {
+    for (const { reject } of pending.values()) reject(error);
+    pending.clear();
+  };
+  worker.on('message', (answer: Answer) => {
+    const job = pending.get(answer.id);
+    pending.delete(answer.id);
+    if (pending.size === 0) worker.unref();
+    if ('digest' in answer) job?.resolve(answer.digest);
+    else job?.reject(Object.assign(new Error(answer.error.message), { code: answer.error.code }));
+  });
+  worker.on('error', fail);
+  worker.on('exit', () => fail(new Error('the thread that does file work has ended')));
+  return { worker, pending };
+}
+
+function leastLoaded(threads: readonly Thread[]): Thread {
+  const loads = threads.map(({ pending }) => [...pending.values()].reduce((sum, { bytes }) => sum + bytes, 0));
+  return threads[loads.indexOf(Math.min(...loads))]!;
 }
 
 function bytesOfJob(job: Job): number {
