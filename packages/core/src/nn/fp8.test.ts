@@ -97,3 +97,28 @@ describe('linear layers in 8 bits', () => {
     expect(run(new Linear(24, 48), 24, true)).toEqual(run(new Linear(24, 48), 24, false));
   });
 });
+
+it('goes on from a state with the scales of training that was not interrupted', async () => {
+  const device = new Device(new Pieces());
+  const model = new Linear(32, 48, { bias: false });
+  const store = new LocalStore(model, device, { dtype: 'bf16', gradientDtype: 'bf16' });
+  const output = (fp8: Fp8Training, seed: number) => {
+    const y = scope(() => model.call(fromHost(device, { ...new Random(seed).randn(8, 32), dtype: 'bf16' as const })).readSync().data);
+    fp8.advance();
+    return y;
+  };
+  const straight = new Fp8Training(model, device, { history: 4 });
+  output(straight, 1);
+  output(straight, 2);
+  const state = await straight.state();
+  const expected = [output(straight, 3), output(straight, 4)];
+  straight.dispose();
+  const resumed = new Fp8Training(model, device, { history: 4 });
+  resumed.load(state);
+  expect([output(resumed, 3), output(resumed, 4)]).toEqual(expected);
+  expect([...state.layers.values()].map(({ shape }) => shape)).toEqual([[3, 6]]);
+  resumed.dispose();
+  store.dispose();
+  model.dispose();
+  expect(device.liveBuffers).toBe(0);
+});

@@ -1,8 +1,11 @@
+import type { Communicator } from '../comm/communicator.js';
+import { WorldOfOne } from '../comm/world-of-one.js';
 import { fp8Advance } from '../ops/fp8-advance.js';
 import { launch } from '../ops/launch.js';
 import type { Fp8Layer } from '../ops/linear-fp8.js';
-import { full } from '../tensor/create.js';
+import { full, write } from '../tensor/create.js';
 import type { Device } from '../tensor/device.js';
+import { type HostTensor, hostTensor } from '../tensor/host.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { Linear } from './layers.js';
 import { type Module, namedModules } from './module.js';
@@ -16,6 +19,14 @@ export interface Fp8Options {
   readonly margin?: number;
   /** Products of the backward pass may keep fewer bits of their sums; default false. */
   readonly fastBackward?: boolean;
+  /** Ranks that train the same model: they agree on every scale. Default: a world of one. */
+  readonly communicator?: Communicator;
+}
+
+/** What 8-bit training goes on from: scales, magnitudes and their histories, f32 [3, 2 + history] by layer. */
+export interface Fp8State {
+  readonly steps: number;
+  readonly layers: ReadonlyMap<string, HostTensor>;
 }
 
 /**
@@ -26,15 +37,23 @@ export interface Fp8Options {
 export class Fp8Training {
   /** f32 [layers, 3, 2 + history]. */
   readonly #states: Tensor;
+  readonly #names: string[];
   readonly #layers: Linear[];
+  readonly #communicator: Communicator;
   readonly #views: Tensor[];
   readonly #recipe: { calibrate: number; margin: number; fastBackward: number };
   readonly #history: number;
   readonly #latest: number;
   #steps = 0;
 
-  constructor(model: Module, device: Device, { history = 1024, amax = 'max', margin = 0, fastBackward = false }: Fp8Options = {}) {
-    this.#layers = [...namedModules(model)].flatMap(([, module]) => (module instanceof Linear && fits(module) ? [module] : []));
+  constructor(model: Module, device: Device, options: Fp8Options = {}) {
+    const { history = 1024, amax = 'max', margin = 0, fastBackward = false, communicator = new WorldOfOne() } = options;
+    const chosen = [...namedModules(model)].flatMap(([name, module]) =>
+      module instanceof Linear && fits(module) ? [{ name, module }] : [],
+    );
+    this.#names = chosen.map(({ name }) => name);
+    this.#layers = chosen.map(({ module }) => module);
+    this.#communicator = communicator;
     this.#recipe = { calibrate: 1, margin, fastBackward: Number(fastBackward) };
     this.#history = history;
     this.#latest = Number(amax === 'most_recent');
@@ -51,12 +70,32 @@ export class Fp8Training {
     return this.#layers.length;
   }
 
-  /** After every optimizer step: the magnitudes seen set the next scales. */
+  /** After every optimizer step: the magnitudes that any rank has seen set the next scales. */
   advance(): void {
     if (this.#layers.length === 0) return;
+    // Everything but the magnitudes is the same on all ranks already.
+    this.#communicator.allReduce(this.#states, 'max').wait();
     const place = this.#steps++ % this.#history;
     launch(fp8Advance, [], [this.#states], { place, margin: this.#recipe.margin, latest: this.#latest });
     this.#recipe.calibrate = 0;
+  }
+
+  /** Call it between steps; every rank has the same. */
+  async state(): Promise<Fp8State> {
+    const { shape, data } = await this.#states.read();
+    const size = data.length / shape[0]!;
+    const rows = this.#names.map((name, i) => [name, hostTensor([3, size / 3], 'f32', data.subarray(i * size, (i + 1) * size))] as const);
+    return { steps: this.#steps, layers: new Map(rows) };
+  }
+
+  /** Goes on from a state; layers that it lacks, or whose history was of another length, measure anew in the next step, and so do all others. */
+  load({ steps, layers }: Fp8State): void {
+    const size = 3 * (2 + this.#history);
+    const known = this.#names.map((name) => layers.get(name)?.data).filter((data) => data?.length === size);
+    if (known.length < this.#names.length) return;
+    for (const [i, view] of this.#views.entries()) write(view, hostTensor(view.shape, 'f32', known[i]!));
+    this.#steps = steps;
+    this.#recipe.calibrate = steps > 0 ? 0 : 1;
   }
 
   /** The layers go back to the precision of their weights. */

@@ -1,5 +1,6 @@
 import type { DType } from '../dtype.js';
 import { bytesOf } from '../dtype.js';
+import { ShapeError } from '../errors.js';
 import type { Device, MemoryKind } from './device.js';
 import { encode, type HostTensor, hostTensor } from './host.js';
 import { numelOf, type Shape, Tensor } from './tensor.js';
@@ -49,6 +50,17 @@ export function tensor(
 export function fromHost(device: Device, host: HostTensor, options?: CreateOptions): Tensor {
   const result = empty(device, host.shape, host.dtype, options);
   write(result, host);
+  return result;
+}
+
+/** A tensor of i32 or f32 from an array that holds its elements already: the bytes go to the device as they are. */
+export function fromArray(device: Device, data: Int32Array | Float32Array, shape: Shape, options?: CreateOptions): Tensor {
+  if (!(data instanceof Int32Array || data instanceof Float32Array))
+    throw new ShapeError('fromArray', 'an Int32Array or a Float32Array', Object.prototype.toString.call(data).slice(8, -1));
+  if (data.length !== numelOf(shape))
+    throw new ShapeError('fromArray', `${numelOf(shape)} values for shape [${shape.join(', ')}]`, `${data.length}`);
+  const result = empty(device, shape, data instanceof Int32Array ? 'i32' : 'f32', options);
+  device.backend.write(result.handle, result.byteOffset, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   return result;
 }
 

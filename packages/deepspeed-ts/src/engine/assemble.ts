@@ -40,7 +40,7 @@ export async function engineParts<Sample>(
   const optimizer = new EngineOptimizer(model, settings, options.parameterGroups, config.optimizer?.type ?? algorithm.name);
   const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
   const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
-  const fp8 = await fp8Of(config, model, device);
+  const fp8 = await fp8Of(config, model, device, communicator);
   const store = new ZeroStore<OptimizerOptions>(model, {
     device,
     communicator,

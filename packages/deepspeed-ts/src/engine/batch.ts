@@ -1,4 +1,4 @@
-import { type Device, fromHost, hostTensor, Tensor } from '@deepspeed-ts/core';
+import { type Device, fromArray, Tensor } from '@deepspeed-ts/core';
 import type { HostArray } from '../data/index.js';
 
 /** A micro-batch: a record of arrays as a loader gives them, or of tensors on the engine's device. */
@@ -10,6 +10,5 @@ export function toDevice(batch: Batch, device: Device): Record<string, Tensor> {
 }
 
 function upload({ data, shape }: HostArray, device: Device): Tensor {
-  const dtype = data instanceof Int32Array ? 'i32' : 'f32';
-  return fromHost(device, hostTensor(shape, dtype, data), { kind: 'data' });
+  return fromArray(device, data, shape, { kind: 'data' });
 }

@@ -1,4 +1,4 @@
-import { ConfigError, type Device, Fp8Training, type Module } from '@deepspeed-ts/core';
+import { type Communicator, ConfigError, type Device, Fp8Training, type Module } from '@deepspeed-ts/core';
 import type { DeepSpeedConfig } from '../config/index.js';
 
 /** The first GPUs with 8-bit tensor cores: Ada, then Hopper. */
@@ -9,7 +9,12 @@ const FIRST_CAPABILITY = 8.9;
  *
  * @throws ConfigError where the device can't multiply in 8 bits
  */
-export async function fp8Of({ fp8 }: DeepSpeedConfig, model: Module, device: Device): Promise<Fp8Training | undefined> {
+export async function fp8Of(
+  { fp8 }: DeepSpeedConfig,
+  model: Module,
+  device: Device,
+  communicator: Communicator,
+): Promise<Fp8Training | undefined> {
   if (!fp8.enabled) return undefined;
   const refused = await whyNotFp8(device);
   if (refused)
@@ -21,6 +26,7 @@ export async function fp8Of({ fp8 }: DeepSpeedConfig, model: Module, device: Dev
     amax: fp8.amax_compute_algo,
     margin: fp8.margin,
     fastBackward: fp8.fast_backward,
+    communicator,
   });
 }
 
