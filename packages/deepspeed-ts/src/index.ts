@@ -19,6 +19,7 @@ export {
 export * from './checkpoint/index.js';
 export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';
+export * from './deepspeed-checkpoint/index.js';
 export { type DeviceName, type OpenedDevice, openDevice } from './device.js';
 export type { Batch } from './engine/batch.js';
 export type { DebugAccess, FullValues } from './engine/debug.js';

@@ -13,5 +13,6 @@ export interface CommandModule {
 }
 
 export const commands: Readonly<Record<string, Command>> = {
+  convert: { summary: 'Turns a DeepSpeed checkpoint into one of ours', load: () => import('./convert.js') },
   plan: { summary: 'What a run takes of memory, and whether it fits', load: async () => (await import('./plan.js')).command },
 };

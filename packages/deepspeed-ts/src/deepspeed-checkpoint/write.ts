@@ -1,0 +1,123 @@
+import { createHash, type Hash } from 'node:crypto';
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { bytesOf, numelOf, safetensorsHeader, type TensorPlan } from '@deepspeed-ts/core';
+import { guarded } from '../checkpoint/files.js';
+import { CHUNK, type FileRecord } from '../checkpoint/io/chunks.js';
+import { shardName } from '../checkpoint/names.js';
+
+/** A tensor that is to be written, and where its bytes come from, a block at a time. */
+export interface StreamedTensor {
+  readonly plan: TensorPlan;
+  read(): Iterable<Uint8Array>;
+}
+
+/** As large as Hugging Face makes files of weights. */
+export const SHARD_BYTES = 5e9;
+
+export interface Shards {
+  /** By name. */
+  readonly records: Record<string, FileRecord>;
+  /** The file of every tensor. */
+  readonly fileOf: Record<string, string>;
+  readonly bytes: number;
+}
+
+/** Writes tensors into files of at most so many bytes, none of which is ever held. `onBytes` is told of bytes as they are written. */
+export async function writeShards(
+  directory: string,
+  kind: 'model' | 'optimizer',
+  tensors: readonly StreamedTensor[],
+  onBytes: (count: number) => void,
+  limit = SHARD_BYTES,
+): Promise<Shards> {
+  const shards = pack(tensors, limit);
+  const records: Record<string, FileRecord> = {};
+  const fileOf: Record<string, string> = {};
+  for (const [index, shard] of shards.entries()) {
+    const name = shardName(kind, index, shards.length);
+    records[name] = await writeStreamed(join(directory, name), shard, onBytes);
+    for (const { plan } of shard) fileOf[plan.name] = name;
+  }
+  return { records, fileOf, bytes: tensors.reduce((sum, tensor) => sum + sizeOf(tensor), 0) };
+}
+
+export async function writeStreamed(
+  path: string,
+  tensors: readonly StreamedTensor[],
+  onBytes: (count: number) => void,
+): Promise<FileRecord> {
+  return guarded(path, async () => {
+    const file = await open(path, 'wx');
+    try {
+      const sink = new HashedFile(file);
+      await sink.write(safetensorsHeader(tensors.map(({ plan }) => plan)));
+      for (const { plan, read } of tensors) {
+        const before = sink.size;
+        for (const block of read()) {
+          await sink.write(block);
+          onBytes(block.length);
+        }
+        const expected = numelOf(plan.shape) * bytesOf(plan.dtype);
+        if (sink.size - before !== expected) throw new Error(`${plan.name} has ${sink.size - before} bytes, expected ${expected}`);
+      }
+      await file.sync();
+      return sink.end();
+    } finally {
+      await file.close();
+    }
+  });
+}
+
+/** In order, each shard as full as it may be. */
+function pack(tensors: readonly StreamedTensor[], limit: number): StreamedTensor[][] {
+  const shards: StreamedTensor[][] = [];
+  let room = 0;
+  for (const tensor of tensors) {
+    const size = sizeOf(tensor);
+    if (shards.length === 0 || size > room) {
+      shards.push([]);
+      room = limit;
+    }
+    shards.at(-1)!.push(tensor);
+    room -= size;
+  }
+  return shards;
+}
+
+function sizeOf({ plan }: StreamedTensor): number {
+  return numelOf(plan.shape) * bytesOf(plan.dtype);
+}
+
+/** A file that is written from front to back, and hashed as manifests want it. */
+class HashedFile {
+  size = 0;
+  readonly #digests: string[] = [];
+  #hash: Hash = createHash('sha256');
+  #left = CHUNK;
+
+  constructor(private readonly file: FileHandle) {}
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      const part = bytes.subarray(at, at + this.#left);
+      this.#hash.update(part);
+      at += part.length;
+      this.#left -= part.length;
+      if (this.#left === 0) this.#next();
+    }
+    for (let done = 0; done < bytes.length; ) done += (await this.file.write(bytes, done)).bytesWritten;
+    this.size += bytes.length;
+  }
+
+  end(): FileRecord {
+    if (this.#left < CHUNK) this.#next();
+    return { size: this.size, sha256: this.#digests };
+  }
+
+  #next(): void {
+    this.#digests.push(this.#hash.digest('hex'));
+    this.#hash = createHash('sha256');
+    this.#left = CHUNK;
+  }
+}
