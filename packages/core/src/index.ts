@@ -1,6 +1,7 @@
 export { type Argument, apply } from './autograd/apply.js';
 export { backward } from './autograd/backward.js';
 export { checkpoint } from './autograd/checkpoint.js';
+export { type CheckpointPhase, type CheckpointPolicy, checkpointPolicy, withCheckpointPolicy } from './autograd/checkpoint-policy.js';
 export { Leaf, watch } from './autograd/leaf.js';
 export { noGrad } from './autograd/mode.js';
 export type { AllocateOptions, Backend, BufferHandle, DeviceMemory, View } from './backend/backend.js';
@@ -18,6 +19,7 @@ export { bytesOf, type DType, dtypes, type FloatDType, isFloat } from './dtype.j
 export type { TrainingEngine } from './engine.js';
 export * from './errors.js';
 export * from './nn/index.js';
+export { type ExecutionObserver, withExecutionObserver } from './observe.js';
 export * from './ops/index.js';
 export * from './pickle/index.js';
 export { type RandomContext, randomContext, withRandom } from './random/context.js';
@@ -26,6 +28,7 @@ export { SafetensorsFile } from './safetensors/read.js';
 export { safetensorsHeader, type TensorPlan, writeSafetensors } from './safetensors/write.js';
 export { type CreateOptions, empty, fill, fromArray, fromHost, full, tensor, write, zeros } from './tensor/create.js';
 export { Buffer, Device, type MemoryKind } from './tensor/device.js';
+export { narrowF32 } from './tensor/half.js';
 export { decode, encode, type HostTensor, hostTensor, rounded } from './tensor/host.js';
 export { scope, unscoped } from './tensor/scope.js';
 export { describe, numelOf, type Shape, Tensor, type TensorSpec } from './tensor/tensor.js';

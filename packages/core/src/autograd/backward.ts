@@ -1,5 +1,6 @@
 import { DeepSpeedError, ShapeError } from '../errors.js';
 import type { Parameter } from '../nn/parameter.js';
+import { executionObserver } from '../observe.js';
 import { addInto } from '../ops/add.js';
 import { full } from '../tensor/create.js';
 import { scope, untrack } from '../tensor/scope.js';
@@ -50,7 +51,11 @@ export function backwardFrom(seeds: readonly Seed[]): void {
     for (const node of order) for (const parameter of node.parameters()) count(parameter, 1);
     try {
       for (const { node, output, gradient } of seeds) deliver(node, output, gradient);
-      for (const node of order) step(node);
+      const observer = executionObserver();
+      for (const node of order) {
+        if (observer) observer.backward(node, () => step(node));
+        else step(node);
+      }
     } finally {
       for (const node of order) node.release();
       if (outermost) outstanding = null;

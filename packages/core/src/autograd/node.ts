@@ -1,4 +1,5 @@
 import type { Parameter } from '../nn/parameter.js';
+import { executionObserver } from '../observe.js';
 import type { Shape, Tensor } from '../tensor/tensor.js';
 
 /** What an input of a recorded operation leads back to: the node that made it, a parameter, or nothing. */
@@ -23,6 +24,7 @@ export abstract class GradNode {
     readonly outputShapes: readonly Shape[],
   ) {
     for (const edge of edges) if (edge && 'node' in edge) edge.node.retain();
+    executionObserver()?.recorded(this);
   }
 
   retain(): this {

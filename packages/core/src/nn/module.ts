@@ -1,3 +1,4 @@
+import { executionObserver } from '../observe.js';
 import { scope } from '../tensor/scope.js';
 import { Parameter } from './parameter.js';
 
@@ -18,7 +19,9 @@ export abstract class Module<Args extends unknown[] = any[], Result = unknown> {
   abstract forward(...args: Args): Result;
 
   call(...args: Args): Result {
-    return scope(() => this.forward(...args));
+    const run = () => scope(() => this.forward(...args));
+    const observer = executionObserver();
+    return observer ? observer.module(this, run) : run();
   }
 
   /** Gives back what the module keeps on devices besides its parameters, such as tables of positions; it is made again when needed. */

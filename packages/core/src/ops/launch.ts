@@ -1,4 +1,5 @@
 import type { DType } from '../dtype.js';
+import { executionObserver } from '../observe.js';
 import { encode } from '../tensor/host.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Attrs, Op } from './define-op.js';
@@ -25,6 +26,7 @@ export function launch<A extends Attrs>(op: Op<A>, inputs: readonly Tensor[], ou
   const values: number[] = [];
   for (const key of op.attrs) values.push(attrs[key]!);
   if (backend.supports(op.name, types)) {
+    executionObserver()?.launched(op.name, inputs, outputs, attrs);
     backend.launch(op.name, inputs, outputs, values);
     return;
   }
@@ -32,6 +34,7 @@ export function launch<A extends Attrs>(op: Op<A>, inputs: readonly Tensor[], ou
     op.compose(inputs, attrs, outputs);
     return;
   }
+  executionObserver()?.launched(op.name, inputs, outputs, attrs);
   const results = outputs.map((tensor) => tensor.readSync());
   op.reference(
     inputs.map((tensor) => tensor.readSync()),
