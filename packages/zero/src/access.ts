@@ -18,6 +18,7 @@ import {
 import type { StateKind } from './export.js';
 import type { Placement, Range } from './layout.js';
 import { GRADIENT } from './local-state.js';
+import { type OptimizerState, statesNamed, valuesOf } from './optimizer-state.js';
 import type { UnitState } from './unit-state.js';
 
 export interface AccessContext {
@@ -37,6 +38,8 @@ export interface LocalValues {
 interface Held {
   readonly tensor: Tensor;
   readonly range: Range;
+  /** A view, or values that codes stand for: to be disposed. */
+  readonly isCopy?: boolean;
 }
 
 /**
@@ -64,7 +67,9 @@ export class ParameterAccess {
   /** Whether there is anything to read: gradients are there from `finishBackward` to `step`, for parameters that are trained. */
   has(kind: StateKind, name: string): boolean {
     const { unit, placement } = this.#find(name);
-    return kind !== GRADIENT || (placement.parameter.requiresGrad && unit.gradient !== undefined);
+    if (kind === 'weights') return true;
+    if (kind === GRADIENT) return placement.parameter.requiresGrad && unit.gradient !== undefined;
+    return stateOf(unit, kind, placement) !== undefined;
   }
 
   /** The whole parameter's. `undefined` where there is none. */
@@ -72,14 +77,18 @@ export class ParameterAccess {
     this.check(kind, name);
     if (!this.has(kind, name)) return undefined;
     const { unit, placement } = this.#find(name);
-    const { tensor, range } = this.#held(unit, kind);
+    const { tensor, range, isCopy } = this.#held(unit, kind, placement);
     const { offset: start, numel } = placement;
-    if (range.start === 0 && range.end === unit.layout.padded) return this.#read(tensor, start, numel);
-    const whole = this.#gather(unit, placement, tensor.dtype, (part) => view(tensor, range, part));
     try {
-      return await this.#read(whole, 0, numel);
+      if (isWhole(unit, kind)) return await this.#read(tensor, start - range.start, numel);
+      const whole = this.#gather(unit, placement, dtypeOf(unit, kind, placement), (part) => view(tensor, range, part));
+      try {
+        return await this.#read(whole, 0, numel);
+      } finally {
+        whole.dispose();
+      }
     } finally {
-      whole.dispose();
+      if (isCopy) tensor.dispose();
     }
   }
 
@@ -101,10 +110,14 @@ export class ParameterAccess {
     this.check(kind, name);
     if (!this.has(kind, name)) return undefined;
     const { unit, placement } = this.#find(name);
-    const { tensor, range } = this.#held(unit, kind);
+    const { tensor, range, isCopy } = this.#held(unit, kind, placement);
     const part = this.#localPart(unit, placement);
-    const data = await this.#read(tensor, part.start - range.start, part.end - part.start);
-    return { start: part.start - placement.offset, data };
+    try {
+      const data = await this.#read(tensor, part.start - range.start, part.end - part.start);
+      return { start: part.start - placement.offset, data };
+    } finally {
+      if (isCopy) tensor.dispose();
+    }
   }
 
   /** Each rank gives the values of its own part. */
@@ -139,9 +152,15 @@ export class ParameterAccess {
   }
 
   #assertThere(kind: StateKind, name: string): void {
-    if (this.has(kind, name)) return;
-    const text = `[${name}] has no gradient to set: it is there between backward() and step(), for parameters that are trained`;
-    throw new DeepSpeedError('ERR_NO_GRADIENT', text);
+    if (kind === GRADIENT && !this.has(kind, name)) {
+      const text = `[${name}] has no gradient to set: it is there between backward() and step(), for parameters that are trained`;
+      throw new DeepSpeedError('ERR_NO_GRADIENT', text);
+    }
+    if (!this.has(kind, name)) throw new DeepSpeedError('ERR_UNKNOWN_STATE', `[${name}] the optimizer keeps no ${kind} of it`);
+    const { unit, placement } = this.#find(name);
+    if (stateOf(unit, kind, placement)?.spec.codes) {
+      throw new DeepSpeedError('ERR_UNKNOWN_STATE', `[${name}] its ${kind} is kept in 8 bits, and can be read but not set`);
+    }
   }
 
   #find(name: string): { unit: UnitState; placement: Placement } {
@@ -151,13 +170,19 @@ export class ParameterAccess {
     throw new Error(`no parameter ${name}`);
   }
 
-  #held(unit: UnitState, kind: StateKind): Held {
+  /** What this rank holds of a parameter, and maybe more. */
+  #held(unit: UnitState, kind: StateKind, placement: Placement): Held {
     if (kind === 'weights') return { tensor: unit.master, range: unit.owned };
     if (kind === GRADIENT) {
       const { layout, options } = unit;
       return { tensor: unit.gradient!, range: options.stage < 2 ? layout.whole : layout.sliceOf(options.rank) };
     }
-    return { tensor: unit.states[this.#context.stateNames.indexOf(kind)]!, range: unit.owned };
+    const range = intersection(unit.owned, { start: placement.offset, end: placement.offset + placement.numel });
+    // A rank that has nothing of it is asked for nothing.
+    if (range.start === range.end) return { tensor: unit.master, range };
+    const state = stateOf(unit, kind, placement)!;
+    const tensor = unscoped(() => valuesOf(unit.states, state, range));
+    return { tensor, range, isCopy: true };
   }
 
   /** In elements of the unit. Empty parts are at the parameter's end. */
@@ -189,7 +214,7 @@ export class ParameterAccess {
     if (unit.options.stage === 3) unit.release();
     unit.pending?.wait();
     unit.pending = undefined;
-    const held = [this.#held(unit, kind)];
+    const held: Held[] = [this.#held(unit, kind, placement)];
     if (kind === 'weights') held.push({ tensor: unit.values, range: unit.kept });
     const all = { start: placement.offset, end: placement.offset + placement.numel };
     scope(() => {
@@ -200,6 +225,7 @@ export class ParameterAccess {
         launch(cast, [from], [view(tensor, range, part)], {});
       }
     });
+    for (const { tensor, isCopy } of held) if (isCopy) tensor.dispose();
   }
 
   async #read(tensor: Tensor, start: number, count: number): Promise<Float32Array> {
@@ -212,6 +238,23 @@ export class ParameterAccess {
       part.dispose();
     }
   }
+}
+
+/** Whether this rank, and so every rank, has all of a unit's state of a kind. */
+function isWhole({ options }: UnitState, kind: StateKind): boolean {
+  return kind === GRADIENT ? options.stage < 2 : options.stage === 0;
+}
+
+function stateOf(unit: UnitState, kind: StateKind, placement: Placement): OptimizerState | undefined {
+  return statesNamed(unit.states, kind).find((state) => state.covers(placement));
+}
+
+/** What a kind of state is read in, on every rank alike. */
+function dtypeOf(unit: UnitState, kind: StateKind, placement: Placement): DType {
+  if (kind === 'weights') return unit.master.dtype;
+  if (kind === GRADIENT) return unit.options.gradientDtype;
+  const { spec, tensor } = stateOf(unit, kind, placement)!;
+  return spec.codes ? 'f32' : tensor.dtype;
 }
 
 function view(tensor: Tensor, range: Range, part: Range): Tensor {

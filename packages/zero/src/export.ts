@@ -11,6 +11,7 @@ import {
   unscoped,
 } from '@deepspeed-ts/core';
 import type { Placement, UnitLayout } from './layout.js';
+import { flatten, statesNamed } from './optimizer-state.js';
 import type { UnitState } from './unit-state.js';
 
 /** 'weights' for master weights, else the name of an optimizer state. */
@@ -53,16 +54,19 @@ export async function* exportUnits(
   kind: StateKind,
   wanted: (unit: UnitLayout) => boolean,
 ): AsyncGenerator<ExportedTensor> {
-  const state = stateNames.indexOf(kind);
-  if (kind !== 'weights' && state < 0) {
+  if (kind !== 'weights' && !stateNames.includes(kind)) {
     throw new DeepSpeedError('ERR_UNKNOWN_STATE', `[export] expected 'weights' or one of ${stateNames.join(', ')}, got '${kind}'`);
   }
   for (const unit of units) {
-    const mine = kind === 'weights' ? unit.master : unit.states[state]!;
-    const whole = unit.options.stage === 0 ? mine.retain() : gather(unit, mine, communicator, device);
+    const states = kind === 'weights' ? [] : statesNamed(unit.states, kind);
+    const has = (placement: Placement) => kind === 'weights' || states.some((state) => state.covers(placement));
+    // The same on every rank.
+    if (!unit.layout.placements.some(has)) continue;
+    const mine = kind === 'weights' ? unit.master.retain() : flatten(unit.states, kind, unit.owned);
+    const whole = unit.options.stage === 0 ? mine : gather(unit, mine, communicator, device);
     try {
       if (!wanted(unit.layout)) continue;
-      for (const placement of unit.layout.placements) {
+      for (const placement of unit.layout.placements.filter(has)) {
         yield { placement, dtype: whole.dtype, read: readerOf(whole, placement.offset, placement.numel) };
       }
     } finally {
@@ -81,8 +85,10 @@ export function readerOf(flat: Tensor, start: number, count: number): ReadBytes 
   };
 }
 
+/** Takes over `mine`. */
 function gather(unit: UnitState, mine: Tensor, communicator: Communicator, device: Device): Tensor {
   const whole = unscoped(() => empty(device, [unit.layout.padded], mine.dtype, { kind: 'communication', shared: true }));
   communicator.allGather(whole, mine).wait();
+  mine.dispose();
   return whole;
 }

@@ -19,7 +19,7 @@ export interface Range {
 
 /**
  * How a unit lies in memory: its parameters one after the other in a flat buffer, padded at the end so that each of `ranks` owns
- * an equal contiguous slice.
+ * an equal contiguous slice. Parameters begin, and slices are cut, at multiples of `alignment`, for optimizers that keep blocks of them together.
  */
 export class UnitLayout {
   readonly name: string;
@@ -32,16 +32,18 @@ export class UnitLayout {
   readonly slice: number;
   readonly #byParameter: ReadonlyMap<Parameter, Placement>;
 
-  constructor(unit: Unit, ranks: number) {
+  constructor(unit: Unit, ranks: number, alignment = 1) {
     let offset = 0;
+    let numel = 0;
     this.name = unit.name;
     this.placements = [...unit.parameters].map(([name, parameter]) => {
       const placement = { name, parameter, offset, numel: parameter.numel };
-      offset += parameter.numel;
+      numel += parameter.numel;
+      offset = roundUp(offset + parameter.numel, alignment);
       return placement;
     });
-    this.numel = offset;
-    this.slice = Math.ceil(offset / (ranks * ALIGNMENT)) * ALIGNMENT;
+    this.numel = numel;
+    this.slice = roundUp(Math.ceil(offset / ranks), Math.max(ALIGNMENT, alignment));
     this.padded = this.slice * ranks;
     this.#byParameter = new Map(this.placements.map((placement) => [placement.parameter, placement]));
   }
@@ -58,6 +60,16 @@ export class UnitLayout {
     return { start: 0, end: this.padded };
   }
 
+  /** Padding: what lies between parameters and behind the last. */
+  *gaps(): Generator<Range> {
+    let end = 0;
+    for (const { offset, numel } of this.placements) {
+      if (offset > end) yield { start: end, end: offset };
+      end = offset + numel;
+    }
+    if (this.padded > end) yield { start: end, end: this.padded };
+  }
+
   /** The parts of parameters that lie in a range: neighbours that `keyOf` gives one key are merged; `undefined` leaves out. */
   segments<K>(range: Range, keyOf: (placement: Placement) => K | undefined): { key: K; start: number; end: number }[] {
     const result: { key: K; start: number; end: number }[] = [];
@@ -72,4 +84,8 @@ export class UnitLayout {
     }
     return result;
   }
+}
+
+function roundUp(n: number, multiple: number): number {
+  return Math.ceil(n / multiple) * multiple;
 }

@@ -1,6 +1,7 @@
 import { bytesOf, cast, type DType, decode, fill, launch, scope, type Tensor, write } from '@deepspeed-ts/core';
 import { type ReadBytes, readerOf, type StateKind } from './export.js';
 import type { Range, UnitLayout } from './layout.js';
+import type { OptimizerState } from './optimizer-state.js';
 import type { UnitState } from './unit-state.js';
 
 /** The kind of accumulated gradients, between the micro-batches of a step. */
@@ -38,24 +39,24 @@ const READS = 4;
  * What this rank has to keep so that all ranks together keep everything once: its slice of every unit, which at stage 0 too is one
  * part in as many as there are ranks.
  */
-export function* localState(units: readonly UnitState[], stateNames: readonly string[]): Generator<StatePart> {
+export function* localState(units: readonly UnitState[]): Generator<StatePart> {
   for (const unit of units) {
     const { layout, owned, options, master, states, gradient } = unit;
     const slice = layout.sliceOf(options.rank);
     yield* partsOf('weights', master, owned, slice, layout);
-    for (const [i, kind] of stateNames.entries()) yield* partsOf(kind, states[i]!, owned, slice, layout);
+    for (const state of states) yield* statePartsOf(state, slice);
     if (gradient) yield* partsOf(GRADIENT, gradient, gradientRange(unit), slice, layout);
   }
 }
 
 /** Takes over weights, and with `optimizer` its states and accumulated gradients too. What the source lacks is zero, and weights stay as they are. */
-export async function takeOver(unit: UnitState, source: StateSource, stateNames: readonly string[], optimizer: boolean): Promise<void> {
+export async function takeOver(unit: UnitState, source: StateSource, optimizer: boolean): Promise<void> {
   const { layout, owned, master, states } = unit;
   unit.release();
   const weights = blocksOf('weights', master, owned, layout, source);
   if (!optimizer) return take(weights, source);
-  for (const state of states) fill(state, 0);
-  const kinds = stateNames.flatMap((kind, i) => blocksOf(kind, states[i]!, owned, layout, source));
+  for (const { tensor } of states) if (tensor.numel > 0) fill(tensor, 0);
+  const kinds = states.flatMap((state) => stateBlocksOf(state, source));
   await take([...weights, ...kinds, ...gradientBlocks(unit, source)], source);
 }
 
@@ -69,6 +70,22 @@ function* partsOf(kind: StateKind, tensor: Tensor, held: Range, wanted: Range, l
     const count = end - start;
     const read = readerOf(tensor, start - held.start, count);
     yield { kind, name: key.name, start: start - key.offset, count, dtype: tensor.dtype, read };
+  }
+}
+
+/** Where several elements share a value, `start` and `count` are those of values. */
+function* statePartsOf(state: OptimizerState, wanted: Range): Generator<StatePart> {
+  const { tensor, every, spec } = state;
+  for (const { key, start, end } of state.segments(wanted)) {
+    const { at, count } = state.indexOf({ start, end });
+    yield {
+      kind: spec.name,
+      name: key.name,
+      start: (start - key.offset) / every,
+      count,
+      dtype: tensor.dtype,
+      read: readerOf(tensor, at, count),
+    };
   }
 }
 
@@ -91,6 +108,21 @@ function blocksOf(kind: StateKind, target: Tensor, range: Range, layout: UnitLay
     if (!source.has(kind, key.name)) continue;
     for (let at = start; at < end; at += BLOCK) {
       blocks.push({ kind, name: key.name, start: at - key.offset, count: Math.min(BLOCK, end - at), target, at: at - range.start });
+    }
+  }
+  return blocks;
+}
+
+function stateBlocksOf(state: OptimizerState, source: StateSource): Block[] {
+  const blocks: Block[] = [];
+  const { every, owned, tensor: target } = state;
+  const kind = state.spec.name;
+  for (const { key, start, end } of state.segments(owned)) {
+    if (!source.has(kind, key.name)) continue;
+    const { at, count } = state.indexOf({ start, end });
+    const first = (start - key.offset) / every;
+    for (let i = 0; i < count; i += BLOCK) {
+      blocks.push({ kind, name: key.name, start: first + i, count: Math.min(BLOCK, count - i), target, at: at + i });
     }
   }
   return blocks;

@@ -98,7 +98,9 @@ export class ZeroStore<Options> implements ParameterStore {
     const initial = initialValues(options);
     this.#units = [];
     try {
-      const layouts = unitsOf(model).map((unit) => new UnitLayout(unit, communicator.size, 'alignment' in optimizer ? optimizer.alignment : 1));
+      const layouts = unitsOf(model).map(
+        (unit) => new UnitLayout(unit, communicator.size, 'alignment' in optimizer ? optimizer.alignment : 1),
+      );
       // First of all: a model that is held elsewhere stays there, untouched.
       for (const { placements } of layouts) for (const { parameter } of placements) this.#attach(parameter);
       for (const [index, layout] of layouts.entries()) {

@@ -11,7 +11,9 @@ import {
   Tensor,
   type Work,
 } from '@deepspeed-ts/core';
-import type { Range, UnitLayout } from './layout.js';
+import type { Placement, Range, UnitLayout } from './layout.js';
+import { hasState, type Optimizer, statesOf } from './optimizer.js';
+import { OptimizerState } from './optimizer-state.js';
 
 export type Stage = 0 | 1 | 2 | 3;
 
@@ -21,7 +23,11 @@ export interface UnitStateOptions {
   readonly stage: Stage;
   readonly dtype: FloatDType;
   readonly gradientDtype: FloatDType;
-  readonly stateNames: readonly string[];
+  /** What master weights are kept in: f32, or bf16 where weights are bf16 too. */
+  readonly masterDtype: FloatDType;
+  /** What optimizer states are kept in that name no dtype themselves. */
+  readonly stateDtype: FloatDType;
+  readonly optimizer: Optimizer<never>;
 }
 
 /** Writes what a parameter begins with into `target`: its elements from `start` on. */
@@ -36,10 +42,10 @@ export class UnitState {
   readonly values: Tensor;
   /** The elements that `values` holds. */
   readonly kept: Range;
-  /** f32 weights that the optimizer updates; the values themselves in f32 training. Over `owned`. */
+  /** The weights that the optimizer updates; the values themselves where both are of one dtype. Over `owned`. */
   readonly master: Tensor;
-  /** Optimizer state, f32, over `owned`. */
-  readonly states: readonly Tensor[];
+  /** Optimizer state of `owned`. */
+  readonly states: readonly OptimizerState[];
   /** The elements that this rank's optimizer updates. */
   readonly owned: Range;
   /** The whole weights while they are gathered (stage 3). */
@@ -61,24 +67,27 @@ export class UnitState {
     readonly options: UnitStateOptions,
     initial: InitialValues,
   ) {
-    const { device, rank, stage, dtype, stateNames } = options;
+    const { device, rank, stage, dtype, masterDtype, stateDtype, optimizer } = options;
     const kept = stage === 3 ? layout.sliceOf(rank) : layout.whole;
     this.kept = kept;
     this.owned = stage === 0 ? layout.whole : layout.sliceOf(rank);
     // A scope, so that a constructor that fails, for want of memory say, leaves nothing behind.
-    const { values, master, states } = scope(() => {
+    const { values, master, states, tensors } = scope(() => {
       const values = empty(device, [lengthOf(kept)], dtype, { kind: 'parameters', shared: true });
-      const optimizer = () => empty(device, [lengthOf(this.owned)], 'f32', { kind: 'optimizer' });
-      const master = dtype === 'f32' ? this.#part(values, kept, this.owned) : optimizer();
-      if (dtype === 'f32') this.#initialise(values, kept, initial);
+      const one = dtype === masterDtype;
+      const master = one ? this.#part(values, kept, this.owned) : empty(device, [lengthOf(this.owned)], masterDtype, { kind: 'optimizer' });
+      if (one) this.#initialise(values, kept, initial);
       else this.#initialiseBoth(values, kept, master, initial);
-      const states = stateNames.map(optimizer);
-      for (const state of states) fill(state, 0);
-      return { values, master, states };
+      const states = statesOf(optimizer).map((spec) => {
+        const covers = ({ name, parameter }: Placement) => hasState(optimizer, spec.name, name, parameter);
+        return new OptimizerState(device, spec, layout, this.owned, stateDtype, covers);
+      });
+      return { values, master, states, tensors: states.map(({ tensor }) => tensor) };
     });
     this.values = values.keep();
     this.master = master.keep();
-    this.states = states.map((state) => state.keep());
+    for (const tensor of tensors) tensor.keep();
+    this.states = states;
   }
 
   /** Elements of the weights, once gathered: the parameter's shape over the flat buffer. */
@@ -147,7 +156,7 @@ export class UnitState {
     for (const { parameter, offset, numel } of this.layout.placements) {
       if (!this.#written.has(parameter)) zero(local, offset, offset + numel);
     }
-    zero(local, this.layout.numel, this.layout.padded);
+    for (const { start, end } of this.layout.gaps()) zero(local, start, end);
     this.#written.clear();
     return local;
   }
@@ -181,7 +190,7 @@ export class UnitState {
     }
   }
 
-  /** Master weights in f32, and low-precision weights from the same values. */
+  /** Master weights, and low-precision weights from the same values. */
   #initialiseBoth(values: Tensor, kept: Range, master: Tensor, initial: InitialValues): void {
     this.#initialise(master, this.owned, initial);
     const same = kept.start === this.owned.start && kept.end === this.owned.end;

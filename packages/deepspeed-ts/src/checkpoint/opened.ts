@@ -53,9 +53,9 @@ export function openCheckpoint(parts: CheckpointedParts, path: string, manifest:
       const text = `${path} was saved without a learning-rate schedule, the config has one; load it with { scheduler: false }`;
       throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
     }
-    for (const [name, { numel }] of namedParameters(model)) {
-      if (reader.has('weights', name)) for (const kind of kinds) reader.check(kind, name, numel);
-      if (options.optimizer && reader.has(GRADIENT, name)) reader.check(GRADIENT, name, numel);
+    for (const [name, parameter] of namedParameters(model)) {
+      if (reader.has('weights', name)) for (const kind of kinds) reader.check(kind, name, store.stateSize(kind, name, parameter));
+      if (options.optimizer && reader.has(GRADIENT, name)) reader.check(GRADIENT, name, parameter.numel);
     }
     return { reader, differences, next: countersOf(manifest, config, store.communicator.size, options.optimizer, path) };
   } catch (error) {
