@@ -28,6 +28,7 @@ export type { BatchInfo } from './engine/engine-info.js';
 export { LossScaleError, NonFiniteError } from './engine/errors.js';
 export { EngineOptimizer, type GroupOverrides, type ParameterGroup, type ParameterGroups } from './engine/optimizer.js';
 export { type EngineReport, formatReport } from './engine/report.js';
+export type { Save16bitModelOptions, SaveModelOptions } from './engine/save-model.js';
 export type { WallClockBreakdown } from './engine/wall-clock.js';
 export { type Initialized, type InitializeOptions, initialize } from './initialize.js';
 export type { ConfiguredOptimizer } from './optimizers/index.js';

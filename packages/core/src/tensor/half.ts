@@ -44,3 +44,11 @@ export function f16ToF32(bits: number): number {
   if (exponent === 0) return sign * fraction * 2 ** -24;
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
+
+/** Many at once. */
+export function narrowF32(values: Float32Array, dtype: 'f16' | 'bf16'): Uint16Array {
+  const convert = dtype === 'bf16' ? f32ToBf16 : f32ToF16;
+  const out = new Uint16Array(values.length);
+  for (let i = 0; i < values.length; i++) out[i] = convert(values[i]!);
+  return out;
+}

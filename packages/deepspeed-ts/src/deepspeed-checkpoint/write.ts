@@ -5,15 +5,13 @@ import { bytesOf, numelOf, safetensorsHeader, type TensorPlan } from '@deepspeed
 import { guarded } from '../checkpoint/files.js';
 import { CHUNK, type FileRecord } from '../checkpoint/io/chunks.js';
 import { shardName } from '../checkpoint/names.js';
+import { packShards, SHARD_BYTES } from '../checkpoint/shards.js';
 
 /** A tensor that is to be written, and where its bytes come from, a block at a time. */
 export interface StreamedTensor {
   readonly plan: TensorPlan;
   read(): Iterable<Uint8Array>;
 }
-
-/** As large as Hugging Face makes files of weights. */
-export const SHARD_BYTES = 5e9;
 
 export interface Shards {
   /** By name. */
@@ -31,7 +29,7 @@ export async function writeShards(
   onBytes: (count: number) => void,
   limit = SHARD_BYTES,
 ): Promise<Shards> {
-  const shards = pack(tensors, limit);
+  const shards = packShards(tensors, sizeOf, limit);
   const records: Record<string, FileRecord> = {};
   const fileOf: Record<string, string> = {};
   for (const [index, shard] of shards.entries()) {
@@ -67,22 +65,6 @@ export async function writeStreamed(
       await file.close();
     }
   });
-}
-
-/** In order, each shard as full as it may be. */
-function pack(tensors: readonly StreamedTensor[], limit: number): StreamedTensor[][] {
-  const shards: StreamedTensor[][] = [];
-  let room = 0;
-  for (const tensor of tensors) {
-    const size = sizeOf(tensor);
-    if (shards.length === 0 || size > room) {
-      shards.push([]);
-      room = limit;
-    }
-    shards.at(-1)!.push(tensor);
-    room -= size;
-  }
-  return shards;
 }
 
 function sizeOf({ plan }: StreamedTensor): number {

@@ -12,7 +12,7 @@ import { NonFiniteError } from './errors.js';
 import { withBatchSize, withMicroBatchSize } from './live-parts.js';
 import type { EngineParts } from './parts.js';
 import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
-import { saveModel } from './save-model.js';
+import { type Save16bitModelOptions, saveModel } from './save-model.js';
 import { drawFrom } from './training.js';
 import { WallClock } from './wall-clock.js';
 
@@ -220,11 +220,19 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
   }
 
   /**
-   * Writes `model.safetensors` and `config.json` as Hugging Face libraries read them. Every rank calls it; rank 0 writes. No rank
-   * ever holds more than one unit.
+   * Writes f32 weights and `config.json` as Hugging Face libraries read them. Every rank calls it; rank 0 writes. No rank ever holds more
+   * than one unit. What was there before stays until the new files are whole.
+   *
+   * @throws CheckpointError on every rank when they can't be written
    */
   async saveModel(directory: string, huggingFaceConfig?: Readonly<Record<string, unknown>>): Promise<void> {
-    await saveModel(directory, { engine: this, ...(huggingFaceConfig && { huggingFaceConfig }) });
+    await saveModel(directory, this.parts, 'f32', { huggingFaceConfig });
+  }
+
+  /** The same in 16 bits, of which each weight is the nearest: in the dtype that the run computes in, bf16 for one in f32. */
+  async save16bitModel(directory: string, options: Save16bitModelOptions = {}): Promise<void> {
+    const { dtype } = this.parts.store;
+    await saveModel(directory, this.parts, options.dtype ?? (dtype === 'f32' ? 'bf16' : dtype), options);
   }
 
   /**
