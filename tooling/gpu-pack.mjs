@@ -25,7 +25,8 @@ import { capture, root, run } from './run.mjs';
 const sources = ['packages', 'bench', 'vitest.config.ts', 'tsconfig.base.json', 'tsconfig.json', 'package.json'];
 const addons = ['kernels-cpu/build/Release/kernels_cpu.node', 'kernels-cuda/build/Release/kernels_cuda.node'];
 /** Values that the tests on GPUs read; they lie beside the repository, and tests without them are skipped. */
-const golden = ['models/gpt2', 'models/llama', ...[0, 1, 2, 3].map((stage) => `deepspeed-checkpoints/stage${stage}-fp32-world2`)];
+const runs = ['stage0-fp32', 'stage1-fp32', 'stage2-fp32', 'stage3-fp32', 'stage1-bf16', 'stage2-bf16', 'stage3-bf16'];
+const golden = ['models/gpt2', 'models/llama', ...runs.map((name) => `deepspeed-checkpoints/${name}-world2`)];
 
 const out = `${root}/.gpu`;
 const scratch = mkdtempSync(join(tmpdir(), 'gpu-pack-'));
