@@ -31,6 +31,7 @@ export class DryDevice extends Device {
     activations: 0,
     communication: 0,
     data: 0,
+    host: 0,
   };
   readonly #classOf = new WeakMap<Buffer, MemoryClass>();
   #most = -1;

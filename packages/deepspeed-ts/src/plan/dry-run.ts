@@ -1,5 +1,6 @@
 import {
   bytesOf,
+  empty,
   type GradientTarget,
   type MemoryModel,
   type Parameter,
@@ -76,6 +77,8 @@ export async function dryRun(setup: DrySetup, batch: Batch): Promise<Usage> {
   try {
     for (let step = 0; step < STEPS; step++) {
       for (let i = 0; i < steps; i++) {
+        // Those of the micro-batches left out, while the last one runs.
+        if (i === steps - 1) losses.push(empty(device, [asked - steps], 'f32'));
         const loss = training.forward(batch);
         losses.push(loss.retain());
         training.backward(loss);
@@ -110,7 +113,7 @@ function usageOf({ store, config }: EngineParts, device: DryDevice): Usage {
   const { holdings, when } = device.atPeak;
   const sharded = config.zero_optimization.stage > 0;
   const owned = store.layouts.reduce((sum, { slice, padded }) => sum + (sharded ? slice : padded), 0);
-  const master = store.dtype === 'f32' ? 0 : owned * bytesOf('f32');
+  const master = store.dtype === store.masterDtype ? 0 : owned * bytesOf('f32');
   return { steady: device.held, atPeak: holdings, when, peak, reserved, workspace, master };
 }
 

@@ -1,0 +1,55 @@
+import { plan } from 'deepspeed-ts';
+import { describe, expect, test } from 'vitest';
+import { runWorld } from '../spawn-world.js';
+import { type MeasuredMemory, nameOf, type PlannedRun, planOptions, sweep } from './planned-run.js';
+
+/** How far a plan may be from the allocator's own peak. */
+const TOLERANCE = 0.02;
+
+const measured = (runs: readonly PlannedRun[], world: number): Promise<MeasuredMemory[][]> =>
+  runWorld<MeasuredMemory[], readonly PlannedRun[]>(new URL('./plan-rank.ts', import.meta.url), world, {
+    args: runs,
+    env: { DEEPSPEED_TS_THREADS: '1' },
+    timeoutMs: 180_000,
+  });
+
+/** Plans that are further off than they may be, as sentences. */
+async function wrong(runs: readonly PlannedRun[], world: number): Promise<string[]> {
+  const ranks = await measured(runs, world);
+  const complaints: string[] = [];
+  for (const [i, run] of runs.entries()) {
+    const planned = await plan(planOptions(run, world, 'cpu'));
+    for (const [rank, results] of ranks.entries()) {
+      const { peak, workspace } = results[i]!;
+      const off = Math.abs(planned.peak.bytes - peak) / peak;
+      if (!(off <= TOLERANCE)) complaints.push(`${nameOf(run, world)}: planned ${planned.peak.bytes}, rank ${rank} had ${peak}`);
+      if (workspace > planned.workspace) complaints.push(`${nameOf(run, world)}: workspace of ${workspace}, planned ${planned.workspace}`);
+    }
+  }
+  return complaints;
+}
+
+describe('a planned peak is within 2% of what the allocator counts', () => {
+  test.each([1, 2, 3, 4])(
+    'over every stage, precision and family, accumulation and recomputing, with %i real ranks',
+    async (world) => {
+      expect(await wrong(sweep(world), world)).toEqual([]);
+    },
+    240_000,
+  );
+
+  test('whatever else of a config decides about memory', async () => {
+    const base: PlannedRun = { family: 'gpt2', stage: 2, precision: 'bf16', accumulation: 2, recompute: false };
+    const zero = (stage: number, more: object) => ({ zero_optimization: { stage, ...more } });
+    const runs: PlannedRun[] = [
+      { ...base, config: { optimizer: { type: 'SGD', params: { lr: 0.1 } } } },
+      { ...base, config: { optimizer: { type: 'Lion', params: { lr: 1e-3 } } } },
+      { ...base, config: { data_types: { grad_accum_dtype: 'fp32' } } },
+      { ...base, config: zero(2, { overlap_comm: false }) },
+      { ...base, stage: 3, config: zero(3, { stage3_prefetch_bucket_size: 0 }) },
+      { ...base, family: 'llama', stage: 3, config: zero(3, { overlap_comm: false }) },
+      { ...base, dropout: 0.1, recompute: true },
+    ];
+    expect(await wrong(runs, 2)).toEqual([]);
+  }, 120_000);
+});
