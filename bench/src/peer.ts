@@ -16,7 +16,7 @@ export interface PeerResult {
 export function runPeer(threads: number): PeerResult | undefined {
   const python = process.env.BENCH_PYTHON;
   if (!python) return undefined;
-  const script = fileURLToPath(new URL('../peers/pytorch.py', import.meta.url));
+  const script = fileURLToPath(new URL('../peers/torch_cpu.py', import.meta.url));
   const input = JSON.stringify({ threads, products: trainingProducts, gpt: gptShape });
   return JSON.parse(execFileSync(python, [script], { input, encoding: 'utf8', stdio: ['pipe', 'pipe', 'inherit'] })) as PeerResult;
 }
