@@ -281,6 +281,21 @@ describe('checkpoint', () => {
     store.dispose();
   });
 
+  it('may hand on what it was given', () => {
+    for (const run of [true, false]) {
+      scope(() => {
+        const { tensor: x, leaf } = watch(vector(2, 3));
+        const before = mul(x, x);
+        const [same, twice] = checkpoint((inner) => [inner, scale(inner, 2)], before) as [Tensor, Tensor];
+        expect(before.node).not.toBe(same.node);
+        if (!run) return;
+        backward(add(mul(same, twice), before), vector(1, 1));
+        using gradient = leaf.gradient!;
+        expect(values(gradient)).toEqual([8 * 8 + 4, 8 * 27 + 6]); // of 2 x^4 + x^2
+      });
+    }
+  });
+
   it('is freed when backward is never run', () => {
     scope(() => {
       const { tensor: x } = watch(vector(1, 2));

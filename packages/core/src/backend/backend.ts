@@ -22,11 +22,15 @@ export interface DeviceMemory {
   readonly peak: number;
   /** Scratch memory of kernels, kept between calls. */
   readonly workspace: number;
+  /** What `reserved` may reach, where that is known. */
+  readonly limit?: number;
 }
 
 export interface AllocateOptions {
   /** Place the block where peer ranks can reach it without a copy (shared memory on the CPU). */
   readonly shared?: boolean;
+  /** Place the block in host memory that the device reaches by itself, beside its own: on a GPU page-locked, and no part of its counters. Kernels may read and write it, slowly; `copy` is what it is for. */
+  readonly host?: boolean;
 }
 
 /**

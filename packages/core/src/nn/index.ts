@@ -1,3 +1,4 @@
+export { type BlockState, throughBlocks } from './blocks.js';
 export { CausalSelfAttention, DecoderBlock, MLP } from './decoder/block.js';
 export { type DecoderConfig, type DecoderNames, decoderConfig, type Gpt2Options, gpt2 } from './decoder/config.js';
 export { type CausalBatch, type CausalLM, DecoderLM, nextTokenLabels } from './decoder/decoder.js';

@@ -10,12 +10,14 @@ export interface CreateOptions {
   readonly kind?: MemoryKind;
   /** Reachable by peer ranks without a copy. */
   readonly shared?: boolean;
+  /** In memory of the host; see `AllocateOptions`. */
+  readonly host?: boolean;
 }
 
 /** Uninitialised. */
 export function empty(device: Device, shape: Shape, dtype: DType, options: CreateOptions = {}): Tensor {
-  const { kind = 'activations', shared = false } = options;
-  return new Tensor(device.allocate(numelOf(shape) * bytesOf(dtype), kind, { shared }), shape, dtype);
+  const { kind = 'activations', shared = false, host = false } = options;
+  return new Tensor(device.allocate(numelOf(shape) * bytesOf(dtype), kind, { shared, host }), shape, dtype);
 }
 
 export function full(device: Device, shape: Shape, dtype: DType, value: number, options?: CreateOptions): Tensor {

@@ -1,8 +1,8 @@
 import type { AllocateOptions, Backend, BufferHandle } from '../backend/backend.js';
 import { DisposedError, OutOfMemoryError } from '../errors.js';
 
-/** What a block of memory is for. The counters of a device are kept by kind, so that ZeRO's arithmetic can be checked to the byte. */
-export type MemoryKind = 'parameters' | 'gradients' | 'optimizer' | 'activations' | 'communication' | 'data';
+/** What a block of memory is for; 'host' is memory of the host beside the device's, which on a CPU is the same. The counters of a device are kept by kind, so that ZeRO's arithmetic can be checked to the byte. */
+export type MemoryKind = 'parameters' | 'gradients' | 'optimizer' | 'activations' | 'communication' | 'data' | 'host';
 
 export interface KindCounters {
   live: number;

@@ -112,7 +112,7 @@ describe('loadConfig', () => {
       }),
     ).toEqual([
       'fp16.auto_cast: expected false (token ids need no cast; a model with float inputs casts them itself, with castTo()), got true',
-      'optimizer.type: "lamb" is not supported: it needs norms per layer where ZeRO has slices. Expected "AdamW", "Adam", "SGD", "Adagrad" or "Lion"',
+      'optimizer.type: "lamb" is not supported: it needs norms per layer where ZeRO has slices. Expected "AdamW", "Adam", "SGD", "Adagrad", "Lion", "Lamb", "Muon" or "AdamW8bit"',
       'scheduler.type: expected "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle" or "LRRangeTest", got "WarmUpLR"; did you mean "WarmupLR"?',
       expect.stringMatching(/^gradient_allreduce_op: "sum" is not supported: gradients are averaged/),
       expect.stringMatching(/^tensorboard: not supported: monitors do not exist yet/),

@@ -1,5 +1,6 @@
 import { type ComposeOptions, type ConfigOf, composeConfig } from '@deepspeed-ts/core';
 import { zeroSection } from '@deepspeed-ts/zero';
+import { activationCheckpointingSection } from './activation-checkpointing.js';
 import { type BatchTriad, batchSection, solveBatch } from './batch.js';
 import { checkpointSection } from './checkpoint.js';
 import { fp8Section } from './fp8.js';
@@ -9,7 +10,16 @@ import { reportsSection } from './reports.js';
 import { readConfig } from './source.js';
 
 /** The sections of a training config, in the order of the reference page. */
-export const SECTIONS = [batchSection, optimizerSection, zeroSection, precisionSection, fp8Section, checkpointSection, reportsSection] as const;
+export const SECTIONS = [
+  batchSection,
+  optimizerSection,
+  zeroSection,
+  precisionSection,
+  fp8Section,
+  activationCheckpointingSection,
+  checkpointSection,
+  reportsSection,
+] as const;
 
 /** A valid training config: every default filled in, the three batch sizes solved for the run's number of ranks. Frozen. */
 export type DeepSpeedConfig = Omit<ConfigOf<typeof SECTIONS>, keyof BatchTriad> & BatchTriad;

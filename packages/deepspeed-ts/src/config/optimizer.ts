@@ -30,9 +30,11 @@ export const optimizerSection = defineSection({
     'optimizer.legacy_fusion': 'it belongs to the old fp16 optimizer of DeepSpeed',
     'optimizer.params.max_grad_norm': 'clipping belongs to the engine; set the top-level key gradient_clipping',
     'optimizer.params.amsgrad': 'the variant that keeps the largest second moment does not exist here',
-    'optimizer.params.fp32_optimizer_states': 'optimizer state is always f32',
+    'optimizer.params.fp32_optimizer_states': 'optimizer state is f32 unless bf16.bf16_optimizer_states says bf16',
   },
   check({ optimizer }, report) {
+    if (optimizer?.type === 'Lamb' && optimizer.params.min_coeff > optimizer.params.max_coeff)
+      report('optimizer.params.min_coeff', `expected at most max_coeff, ${optimizer.params.max_coeff}, got ${optimizer.params.min_coeff}`);
     if (optimizer?.type !== 'SGD' || !optimizer.params.nesterov) return;
     const { momentum, dampening } = optimizer.params;
     if (momentum === 0 || dampening > 0)

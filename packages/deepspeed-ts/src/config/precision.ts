@@ -1,9 +1,9 @@
 import { defineSection } from '@deepspeed-ts/core';
 
-/** In which dtypes weights, gradients and messages are held. Optimizer state and master weights are f32 whatever is chosen. */
+/** In which dtypes weights, gradients, optimizer states and messages are held. */
 export const precisionSection = defineSection({
   name: 'Precision and communication',
-  summary: 'f32 unless bf16 or fp16 is enabled. Master weights and optimizer state are always f32.',
+  summary: 'f32 unless bf16 or fp16 is enabled. Master weights and optimizer state are f32 unless bf16 says otherwise.',
   properties: {
     bf16: {
       type: 'object',
@@ -23,16 +23,15 @@ export const precisionSection = defineSection({
           description: 'Accepted without effect: gradients are added up as backward makes them.',
         },
         bf16_master_weights_and_grads: {
-          const: false,
+          type: 'boolean',
           default: false,
-          hint: 'master weights are f32',
-          description: 'Master weights in bfloat16.',
+          description:
+            'Let the optimizer update the bfloat16 weights themselves, rounded to nearest, and keep no f32 master weights; gradients are bfloat16 too. Updates below 1/256 of a weight get lost.',
         },
         bf16_optimizer_states: {
-          const: false,
+          type: 'boolean',
           default: false,
-          hint: 'optimizer state is f32',
-          description: 'Optimizer state in bfloat16.',
+          description: 'Keep optimizer states in bfloat16, rounded to nearest; the formulas are in f32. States in 8 bits stay so.',
         },
       },
     },
@@ -147,6 +146,11 @@ export const precisionSection = defineSection({
     use_data_before_expert_parallelism: 'expert parallelism does not exist yet',
   },
   check({ bf16, fp16, data_types, communication_data_type }, report) {
+    for (const key of ['bf16_master_weights_and_grads', 'bf16_optimizer_states'] as const) {
+      if (bf16[key] && !bf16.enabled) report(`bf16.${key}`, 'needs "bf16": {"enabled": true}');
+    }
+    if (bf16.bf16_master_weights_and_grads && data_types.grad_accum_dtype === 'fp32')
+      report('data_types.grad_accum_dtype', 'bf16.bf16_master_weights_and_grads keeps gradients in bf16; leave one of them out');
     if (bf16.enabled && fp16.enabled) report('fp16.enabled', 'bf16 and fp16 are both enabled; choose one');
     const initial = 2 ** fp16.initial_scale_power;
     if (fp16.enabled && fp16.loss_scale === 0 && fp16.min_loss_scale > initial)

@@ -24,7 +24,6 @@ export const reportsSection = defineSection({
     comet: 'monitors do not exist yet; the training loop can log what it likes',
     comms_logger: 'per-call communication logs do not exist yet',
     flops_profiler: 'the profiler does not exist yet',
-    activation_checkpointing: 'recomputation is chosen in the model, with checkpoint()',
     aio: 'NVMe offload does not exist yet',
     autotuning: 'the tuner does not exist yet',
     compile: 'there is no graph compiler, kernels are fused by hand',

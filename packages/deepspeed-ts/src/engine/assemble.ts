@@ -1,7 +1,7 @@
 import { type Communicator, ConfigError, type Device, type Parameter } from '@deepspeed-ts/core';
 import { type OptimizerOptions, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
 import type { DeepSpeedConfig } from '../config/index.js';
-import { DataLoader, type Dataset, type HostArray } from '../data/index.js';
+import { type DataLoader, type HostArray, openLoader, type PrefetchLoader, type TrainingData } from '../data/index.js';
 import { type ConfiguredOptimizer, createOptimizer } from '../optimizers/index.js';
 import { fp8Of } from '../precision/fp8.js';
 import { dtypesOf, lossScalerOf } from '../precision/index.js';
@@ -14,12 +14,14 @@ import type { EngineParts, TrainableModel } from './parts.js';
 export interface EngineOptions<Sample = Readonly<Record<string, HostArray>>> {
   /** Its `forward` takes a micro-batch on the device and gives the loss, f32 []. */
   readonly model: TrainableModel;
-  /** An optimizer of your own, where the config has none: its algorithm over flat ranges, and the settings that `parameterGroups` may override. */
+  /** An optimizer of your own, where the config has none: its algorithm, and the settings that `parameterGroups` may override. */
   readonly optimizer?: ConfiguredOptimizer;
   /** Settings by parameter that differ from the optimizer's, such as no weight decay for norms and biases. */
   readonly parameterGroups?: ParameterGroups;
   /** Samples to draw micro-batches from; `dataloader` in the result shuffles and shards them. */
-  readonly trainingData?: Dataset<Sample>;
+  readonly trainingData?: TrainingData<Sample>;
+  /** Micro-batches that are loaded ahead of training. Default: none for a dataset in memory, else two, or two for each thread. */
+  readonly prefetch?: number;
   readonly collate?: (samples: readonly Sample[]) => Batch;
   /** Of initial weights, dropout and shuffling; the same on every rank. Default 0. */
   readonly seed?: number;
@@ -34,12 +36,17 @@ export async function engineParts<Sample>(
   device: Device,
   communicator: Communicator,
   ownsCommunicator: boolean,
-): Promise<EngineParts & { readonly dataloader: DataLoader<Sample, Batch> | undefined }> {
+): Promise<EngineParts & { readonly dataloader: DataLoader<Sample, Batch> | PrefetchLoader<Batch> | undefined }> {
   const { model, seed = 0, trainingData } = options;
-  const { algorithm, options: settings } = optimizerOf(config, options.optimizer);
-  const optimizer = new EngineOptimizer(model, settings, options.parameterGroups, config.optimizer?.type ?? algorithm.name);
+  const { algorithm, options: settings, groups } = optimizerOf(config, options.optimizer, model);
+  const optimizer = new EngineOptimizer(
+    model,
+    settings,
+    groupsOf(groups, options.parameterGroups),
+    config.optimizer?.type ?? algorithm.name,
+  );
   const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
-  const dataloader = trainingData && loaderFor(trainingData, options, config, communicator);
+  const dataloader = trainingData && (await loaderFor(trainingData, options, config, communicator));
   const fp8 = await fp8Of(config, model, device, communicator);
   const store = new ZeroStore<OptimizerOptions>(model, {
     device,
@@ -54,7 +61,7 @@ export async function engineParts<Sample>(
   return { model, config, device, communicator, store, optimizer, scheduler, lossScaler, fp8, dataloader, seed, ownsCommunicator };
 }
 
-function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | undefined): ConfiguredOptimizer {
+function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | undefined, model: TrainableModel): ConfiguredOptimizer {
   if (optimizer && own)
     throw new ConfigError(['optimizer: the config names one and initialize() was given another; leave one of them out']);
   if (own) return own;
@@ -63,21 +70,28 @@ function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | 
       'optimizer: missing; expected an object such as {"type": "AdamW", "params": {"lr": 1e-4}}, or an optimizer of your own for initialize()',
     ]);
   }
-  return createOptimizer(optimizer);
+  return createOptimizer(optimizer, model);
+}
+
+/** What the caller says of a parameter goes before what the optimizer says. */
+function groupsOf(own: ParameterGroups | undefined, given: ParameterGroups | undefined): ParameterGroups | undefined {
+  if (!own || !given) return given ?? own;
+  return (name, parameter) => ({ ...own(name, parameter), ...given(name, parameter) });
 }
 
 function loaderFor<Sample>(
-  data: Dataset<Sample>,
-  { collate, seed = 0 }: EngineOptions<Sample>,
+  data: TrainingData<Sample>,
+  { collate, prefetch, seed = 0 }: EngineOptions<Sample>,
   config: DeepSpeedConfig,
   { rank, size }: Communicator,
-): DataLoader<Sample, Batch> {
-  return new DataLoader<Sample, Batch>(data, {
+): Promise<DataLoader<Sample, Batch> | PrefetchLoader<Batch>> {
+  return openLoader<Sample, Batch>(data, {
     batchSize: config.train_micro_batch_size_per_gpu,
     rank,
     worldSize: size,
     seed,
     dropLast: config.dataloader_drop_last,
     ...(collate && { collate }),
+    ...(prefetch !== undefined && { prefetch }),
   });
 }

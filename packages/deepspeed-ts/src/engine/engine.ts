@@ -164,7 +164,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
     const next = batches ? drawFrom(batches, this.config.gradient_accumulation_steps) : () => this.#draw();
     const losses: Tensor[] = [];
     try {
-      this.training.accumulate(next, losses);
+      await this.training.accumulate(next, losses);
       const mean = this.#mean(losses);
       const step = this.training.endMicroBatch();
       // The loss is the better message where both are not finite, so it is looked at first; the step is always awaited.
@@ -195,6 +195,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
   report(): EngineReport {
     const { reserved, peak } = this.device.backend.memory();
     const wallClock = this.#wallClock?.take();
+    const checkpoints = this.training.takeCheckpointTimes();
     return {
       step: this.globalSteps,
       loss: this.#lossValue,
@@ -206,6 +207,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
       memory: memoryByKind(this.device),
       device: { reserved, peak },
       ...(wallClock && { wallClock }),
+      ...(checkpoints && { checkpoints }),
     };
   }
 
@@ -264,7 +266,10 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
       this.parts.store.dispose();
       this.model.dispose();
     } finally {
-      await this.#checkpointer.dispose().finally(() => (this.parts.ownsCommunicator ? this.communicator.close() : undefined));
+      await this.#checkpointer
+        .dispose()
+        .finally(() => this.parts.dataloader?.dispose?.())
+        .finally(() => (this.parts.ownsCommunicator ? this.communicator.close() : undefined));
     }
   }
 
@@ -279,7 +284,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
     this.parts.config = Object.freeze({ ...this.config, ...sizes });
   }
 
-  #draw(): Batch {
+  #draw(): Batch | Promise<Batch> {
     const { dataloader } = this.parts;
     if (!dataloader)
       throw new DeepSpeedError('ERR_DATA', '[trainBatch] there is nothing to draw from: give it batches, or initialize() trainingData');

@@ -9,11 +9,13 @@ import type { EngineOptimizer } from './optimizer.js';
 
 /** Draws micro-batches and can tell where it stands. */
 export interface BatchSource {
-  next(): Batch;
+  next(): Batch | Promise<Batch>;
   /** Samples of the micro-batches from here on. */
   setBatchSize(samples: number): void;
   stateDict(): DataLoaderState;
   loadStateDict(state: DataLoaderState): void;
+  /** Ends what loads ahead. */
+  dispose?(): Promise<void>;
 }
 
 /** A model whose `forward` takes a micro-batch on the device and gives its loss, f32 []. */

@@ -1,4 +1,5 @@
 import type { Device, MemoryKind } from '@deepspeed-ts/core';
+import type { CheckpointTimes } from './activation-checkpointing.js';
 import type { WallClockBreakdown } from './wall-clock.js';
 
 /** What the engine knows of itself after a step. */
@@ -19,9 +20,11 @@ export interface EngineReport {
   readonly device: { readonly reserved: number; readonly peak: number };
   /** With `wall_clock_breakdown`, once a step has ended since the last report. */
   readonly wallClock?: WallClockBreakdown;
+  /** With `activation_checkpointing.profile`, likewise. */
+  readonly checkpoints?: CheckpointTimes;
 }
 
-const KINDS = ['parameters', 'gradients', 'optimizer', 'activations', 'communication', 'data'] as const;
+const KINDS = ['parameters', 'gradients', 'optimizer', 'activations', 'communication', 'data', 'host'] as const;
 
 export function memoryByKind(device: Device): EngineReport['memory'] {
   return Object.fromEntries(KINDS.map((kind) => [kind, device.memory(kind)])) as unknown as EngineReport['memory'];
@@ -38,11 +41,15 @@ export function formatReport({
   samplesPerSecond,
   device,
   wallClock,
+  checkpoints,
 }: EngineReport): string {
   const mebibytes = (device.peak / 2 ** 20).toFixed(0);
   const scaling = lossScale === 1 && skippedSteps === 0 ? '' : `  loss scale ${lossScale}  skipped ${skippedSteps}`;
+  const recomputed = checkpoints
+    ? `  checkpoints forward ${checkpoints.forward.toFixed(1)} ms, backward ${checkpoints.backward.toFixed(1)} ms`
+    : '';
   const phases = Object.entries(wallClock ?? {}).map(([phase, ms]) => `  ${phase} ${ms.toFixed(1)} ms`);
-  return `step ${step}  loss ${loss.toFixed(4)}  grad norm ${gradNorm.toFixed(3)}  lr ${lr.toExponential(2)}${scaling}  ${samplesPerSecond.toFixed(1)} samples/s  peak ${mebibytes} MiB/rank${phases.join('')}`;
+  return `step ${step}  loss ${loss.toFixed(4)}  grad norm ${gradNorm.toFixed(3)}  lr ${lr.toExponential(2)}${scaling}  ${samplesPerSecond.toFixed(1)} samples/s  peak ${mebibytes} MiB/rank${phases.join('')}${recomputed}`;
 }
 
 /** Counts samples against the clock. */

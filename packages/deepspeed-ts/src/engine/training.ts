@@ -1,6 +1,17 @@
-import { backward, DeepSpeedError, full, noGrad, type Parameter, scope, type Tensor, withRandom } from '@deepspeed-ts/core';
+import {
+  backward,
+  DeepSpeedError,
+  full,
+  noGrad,
+  type Parameter,
+  scope,
+  type Tensor,
+  withCheckpointPolicy,
+  withRandom,
+} from '@deepspeed-ts/core';
 import type { Counters } from '../checkpoint/progress.js';
 import { skipsOverflow } from '../precision/index.js';
+import { ActivationCheckpointing, type CheckpointTimes } from './activation-checkpointing.js';
 import { type Batch, toDevice } from './batch.js';
 import { LossScaleError, NonFiniteError } from './errors.js';
 import type { EngineParts } from './parts.js';
@@ -25,6 +36,7 @@ const STREAMS = 2 ** 16;
 export class Training {
   readonly #parts: EngineParts;
   readonly #observer: StepObserver;
+  readonly #checkpointing: ActivationCheckpointing;
   #seed: number;
   /** Micro-batches that have ended, and those of them that belong to the running step. */
   #microSteps = 0;
@@ -48,6 +60,7 @@ export class Training {
   constructor(parts: EngineParts, observer: StepObserver) {
     this.#parts = parts;
     this.#observer = observer;
+    this.#checkpointing = new ActivationCheckpointing(parts.config.activation_checkpointing, parts.device);
     this.#seed = parts.seed;
   }
 
@@ -100,6 +113,11 @@ export class Training {
     return this.#microInStep === 0 && this.#passes === 0;
   }
 
+  /** With `activation_checkpointing.profile`: what checkpoints took in the steps since the last call. */
+  takeCheckpointTimes(): CheckpointTimes | undefined {
+    return this.#checkpointing.take();
+  }
+
   /** What the loss of the running step is multiplied with; `undefined` before its first backward pass. */
   get backwardScale(): number | undefined {
     return this.#backwardScale;
@@ -140,8 +158,10 @@ export class Training {
       step: this.#microSteps * size + rank,
       nextStream: this.#passes * STREAMS,
     };
-    const run = () => scope(() => withRandom(random, () => this.#run(batch))).keep();
+    const { policy } = this.#checkpointing;
+    const run = () => scope(() => withCheckpointPolicy(policy, () => withRandom(random, () => this.#run(batch)))).keep();
     this.#loss = this.#observer.timed('forward', run, (loss) => loss);
+    if (this.#loss.node) this.#checkpointing.assertUsed();
     return this.#loss;
   }
 
@@ -198,10 +218,11 @@ export class Training {
   }
 
   /** Forward and backward of the micro-batches that the step still takes; their losses are put into `losses`, whose owner disposes them. */
-  accumulate(next: () => Batch, losses: Tensor[]): void {
+  async accumulate(next: () => Batch | Promise<Batch>, losses: Tensor[]): Promise<void> {
     try {
       for (let left = this.#parts.config.gradient_accumulation_steps - this.#microInStep; left > 0; left--) {
-        const loss = this.forward(next());
+        const batch = next();
+        const loss = this.forward(batch instanceof Promise ? await batch : batch);
         losses.push(loss.retain());
         this.backward(loss);
         if (left > 1) this.#countMicroBatch();
@@ -276,6 +297,7 @@ export class Training {
       if (!skipsOverflow(config)) throw new NonFiniteError(rank, this.#globalSteps, 'gradient norm', this.#gradNorm, false);
       if (!inRange) throw new LossScaleError(rank, this.#globalSteps, lossScaler.scale);
     }
+    this.#checkpointing.stepped();
     this.#observer.stepped(samples);
   }
 

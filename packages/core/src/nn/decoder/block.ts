@@ -117,10 +117,10 @@ export class DecoderBlock extends Module<[Stream], Stream> {
 }
 
 /** The residual stream [B, T, dim] and an update that the next norm adds to it. */
-export interface Stream {
+export type Stream = {
   readonly stream: Tensor;
   readonly update?: Tensor;
-}
+};
 
 export function normOf({ norm, dim, normEps }: DecoderConfig): LayerNorm | RMSNorm {
   return norm === 'layer' ? new LayerNorm(dim, normEps) : new RMSNorm(dim, normEps);

@@ -1,7 +1,7 @@
-import { checkpoint } from '../../autograd/checkpoint.js';
 import { ShapeError } from '../../errors.js';
 import { add, dropout, linear, linearCrossEntropy } from '../../ops/index.js';
 import type { Tensor } from '../../tensor/tensor.js';
+import { throughBlocks } from '../blocks.js';
 import { init } from '../init.js';
 import { Embedding, type LayerNorm, Linear, type RMSNorm } from '../layers.js';
 import { type Child, Module } from '../module.js';
@@ -27,7 +27,7 @@ export interface CausalLM extends Module<[CausalBatch], Tensor> {
 /** A decoder-only language model described by a DecoderConfig, with the parameter names of its family's checkpoints. */
 export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM {
   readonly config: DecoderConfig;
-  /** Recompute each block in backward instead of keeping its activations. */
+  /** Recompute each block in backward instead of keeping its activations, where the run does not say otherwise. */
   recompute = false;
   readonly #embed: Embedding;
   readonly #positions: Embedding | undefined;
@@ -90,8 +90,7 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
       const ids = this.#positionIds.on(inputIds.device, batch, tokens);
       x = add(x, this.#positions.call(ids));
     }
-    let state: Stream = { stream: dropout(x, p.embedding) };
-    for (const block of this.#blocks) state = this.recompute ? recomputed(block, state) : block.call(state);
+    const state = throughBlocks<Stream>(this.#blocks, { stream: dropout(x, p.embedding) }, this.recompute);
     return this.#norm.call(state.stream, state.update).y;
   }
 }
@@ -99,15 +98,6 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
 /** The output projection of an untied model; a unit of its own. */
 class Head extends Linear {
   override readonly isUnit = true;
-}
-
-function recomputed(block: DecoderBlock, { stream, update }: Stream): Stream {
-  const body = (s: Tensor, u?: Tensor) => {
-    const out = block.call(u ? { stream: s, update: u } : { stream: s });
-    return [out.stream, out.update!];
-  };
-  const [s, u] = checkpoint(body, ...(update ? [stream, update] : [stream])) as [Tensor, Tensor];
-  return { stream: s, update: u };
 }
 
 /** Labels as Hugging Face shifts them: position t should say token t + 1, the last position nothing. */
