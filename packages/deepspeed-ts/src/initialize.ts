@@ -1,11 +1,12 @@
 import { type Backend, type Communicator, Device } from '@deepspeed-ts/core';
 import { loadConfig } from './config/index.js';
-import type { DataLoader, HostArray } from './data/index.js';
+import type { DataLoader, Dataset, HostArray, PrefetchLoader } from './data/index.js';
 import { type DeviceName, openDevice } from './device.js';
 import { type EngineOptions, engineParts } from './engine/assemble.js';
 import type { Batch } from './engine/batch.js';
 import { DeepSpeedEngine } from './engine/engine.js';
 import type { EngineOptimizer } from './engine/optimizer.js';
+import { refuseWhatCannotFit } from './plan/refuse.js';
 import type { LRScheduler } from './schedules/index.js';
 
 export interface InitializeOptions<Sample = Readonly<Record<string, HostArray>>> extends EngineOptions<Sample> {
@@ -15,15 +16,23 @@ export interface InitializeOptions<Sample = Readonly<Record<string, HostArray>>>
   readonly device?: DeviceName;
   /** A backend of your own instead, together with the `communicator` that serves it. */
   readonly backend?: Backend;
+  /** Memory that a rank's device has for this, in bytes or as `'80GiB'`; default: all of it. What surely can't fit is refused before anything is allocated. */
+  readonly memoryLimit?: number | string;
   /** Default: the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; one rank where they are not set. */
   readonly communicator?: Communicator;
 }
 
-export interface Initialized<Sample = Readonly<Record<string, HostArray>>> {
+/** Data in memory, drawn from when it is asked for: what most runs have. */
+export interface WithDataset<Sample> {
+  readonly trainingData?: Dataset<Sample>;
+  readonly prefetch?: undefined;
+}
+
+export interface Initialized<Sample = Readonly<Record<string, HostArray>>, Loader = DataLoader<Sample, Batch>> {
   readonly engine: DeepSpeedEngine;
   readonly optimizer: EngineOptimizer;
   /** Present when `trainingData` was given. */
-  readonly dataloader: DataLoader<Sample, Batch> | undefined;
+  readonly dataloader: Loader | undefined;
   /** Present when the config has a scheduler. */
   readonly scheduler: LRScheduler | undefined;
 }
@@ -31,16 +40,25 @@ export interface Initialized<Sample = Readonly<Record<string, HostArray>>> {
 /**
  * Prepares a model for training as a DeepSpeed config says, on this rank of the run. Every rank calls it with the same arguments.
  *
- * @throws ConfigError listing every problem of the config; RendezvousError where the ranks don't find each other
+ * @throws ConfigError listing every problem of the config; RendezvousError where the ranks don't find each other; DoesNotFitError, before anything
+ * is allocated, where weights and optimizer state alone are more than the device has
  */
-export async function initialize<Sample = Readonly<Record<string, HostArray>>>(
+export function initialize<Sample = Readonly<Record<string, HostArray>>>(
+  options: InitializeOptions<Sample> & WithDataset<Sample>,
+): Promise<Initialized<Sample>>;
+export function initialize<Sample = Readonly<Record<string, HostArray>>>(
   options: InitializeOptions<Sample>,
-): Promise<Initialized<Sample>> {
+): Promise<Initialized<Sample, PrefetchLoader<Batch>>>;
+export async function initialize<Sample>(
+  options: InitializeOptions<Sample>,
+): Promise<Initialized<Sample, DataLoader<Sample, Batch> | PrefetchLoader<Batch>>> {
   const opened = options.backend && options.communicator ? undefined : await openDevice(options.device ?? deviceOf(options.backend));
   const communicator = options.communicator ?? (await opened!.connect());
   try {
     const config = loadConfig(options.config, communicator.size);
-    const device = new Device(options.backend ?? opened!.backend);
+    const backend = options.backend ?? opened!.backend;
+    await refuseWhatCannotFit(options, config, communicator.size, backend);
+    const device = new Device(backend);
     const parts = await engineParts(options, config, device, communicator, options.communicator === undefined);
     const { optimizer, dataloader, scheduler } = parts;
     return { engine: new DeepSpeedEngine(parts), optimizer, dataloader, scheduler };

@@ -1,6 +1,6 @@
 import { type Stacked, stack } from './collate.js';
-import { DataError } from './data-error.js';
-import { Permutation } from './permutation.js';
+import { DataError, sampleError } from './data-error.js';
+import { type DataLoaderState, ResumableSampler, type SamplerOptions } from './sampler.js';
 
 /** Samples that can be fetched by index, in any order. */
 export interface Dataset<Sample> {
@@ -8,164 +8,89 @@ export interface Dataset<Sample> {
   get(index: number): Sample;
 }
 
-export interface DataLoaderOptions<Sample, Batch> {
-  /** Samples of one micro-batch on one rank. */
-  readonly batchSize: number;
-  readonly rank?: number;
-  readonly worldSize?: number;
-  /** Visit samples in another random order each epoch. Default true. */
-  readonly shuffle?: boolean;
-  /** Every rank must give the same. Default 0. */
-  readonly seed?: number;
-  /**
-   * What to do with the last samples of an epoch that don't fill a micro-batch on every rank. True leaves them out. False makes of them
-   * a smaller micro-batch of the same size on every rank, repeating a sample or two from the start of the epoch where they don't divide.
-   */
-  readonly dropLast?: boolean;
+export interface DataLoaderOptions<Sample, Batch> extends SamplerOptions {
   /** Makes a batch of samples. Default {@link stack}. */
   readonly collate?: (samples: readonly Sample[]) => Batch;
 }
 
-/** Where a loader stands, the same on all ranks; names as in a checkpoint. */
-export interface DataLoaderState {
-  readonly epoch: number;
-  /** Samples of this epoch that all ranks together have drawn. */
-  readonly samples: number;
-  readonly seed: number;
-  readonly dataset_length: number;
-}
-
-/**
- * Draws micro-batches for one rank. The order of an epoch is one permutation shared by all ranks; each global micro-batch is the next
- * batchSize * worldSize entries of it, of which rank r takes the r-th part. So the samples of an optimizer step depend on
- * train_batch_size alone, and a cursor saved at one number of ranks goes on at any other without repeating or missing a sample.
- */
+/** Draws micro-batches for one rank, in the order of a {@link ResumableSampler}. */
 export class DataLoader<Sample, Batch = Stacked<Sample>> implements Iterable<Batch> {
-  readonly #rank: number;
-  readonly #worldSize: number;
-  readonly #shuffle: boolean;
-  readonly #seed: number;
-  readonly #dropLast: boolean;
+  readonly #sampler: ResumableSampler;
   readonly #collate: (samples: readonly Sample[]) => Batch;
-  #batchSize!: number;
-  #epoch = 0;
-  #cursor = 0;
-  #order: Permutation;
 
   /** @throws DataError when the dataset is empty or smaller than one micro-batch on every rank. */
   constructor(
     readonly dataset: Dataset<Sample>,
-    options: DataLoaderOptions<Sample, Batch>,
+    { collate, ...options }: DataLoaderOptions<Sample, Batch>,
   ) {
-    const { batchSize, rank = 0, worldSize = 1, shuffle = true, seed = 0, dropLast = false } = options;
-    if (!Number.isInteger(rank) || rank < 0 || rank >= worldSize) throw new DataError(`rank: expected 0 to ${worldSize - 1}, got ${rank}`);
-    if (dataset.length === 0) throw new DataError('the dataset is empty: it has no sample to train on');
-    this.#rank = rank;
-    this.#worldSize = worldSize;
-    this.#shuffle = shuffle;
-    this.setBatchSize(batchSize);
-    this.#seed = seed;
-    this.#dropLast = dropLast;
+    this.#sampler = new ResumableSampler(dataset.length, options);
     // Without a collate function of the caller, Batch is its default.
-    this.#collate = options.collate ?? (stack as unknown as (samples: readonly Sample[]) => Batch);
-    this.#order = new Permutation(dataset.length, seed, 0);
+    this.#collate = collate ?? (stack as unknown as (samples: readonly Sample[]) => Batch);
   }
 
   /** Samples of one micro-batch on one rank. */
   get batchSize(): number {
-    return this.#batchSize;
+    return this.#sampler.batchSize;
   }
 
-  /**
-   * Samples of the micro-batches from here on; the order of samples stays. Every rank calls it.
-   *
-   * @throws DataError where the dataset is smaller than one micro-batch on every rank
-   */
+  /** As {@link ResumableSampler.setBatchSize}. */
   setBatchSize(samples: number): void {
-    if (!Number.isInteger(samples) || samples < 1) throw new DataError(`batchSize: expected an integer >= 1, got ${samples}`);
-    const ranks = this.#worldSize;
-    const { length } = this.dataset;
-    if (length < samples * ranks) {
-      throw new DataError(
-        `the dataset has ${length} samples, fewer than one micro-batch on every rank: ${samples} samples * ${ranks} ranks = ${samples * ranks}; give more data, fewer ranks or a smaller micro-batch`,
-      );
-    }
-    this.#batchSize = samples;
-    // What is left of the epoch may be less than one micro-batch now.
-    if (this.#order && this.#leftAfter(this.#cursor) === 0) this.#startEpoch(this.#epoch + 1, 0);
+    this.#sampler.setBatchSize(samples);
   }
 
   /** Micro-batches of one epoch. */
   get length(): number {
-    const batches = this.dataset.length / (this.batchSize * this.#worldSize);
-    return this.#dropLast ? Math.floor(batches) : Math.ceil(batches);
+    return this.#sampler.length;
   }
 
   /** Epochs that have been drawn to their end. */
   get epoch(): number {
-    return this.#epoch;
+    return this.#sampler.epoch;
   }
 
-  /** The next micro-batch of this rank; after the last of an epoch comes the first of the next. */
+  /** Goes to the beginning of an epoch. Every rank calls it. */
+  setEpoch(epoch: number): void {
+    this.#sampler.setEpoch(epoch);
+  }
+
+  /**
+   * The next micro-batch of this rank; after the last of an epoch comes the first of the next.
+   *
+   * @throws DataError naming the sample that could not be had; the loader stays before this micro-batch
+   */
   next(): Batch {
-    const { positions, end } = this.#plan();
-    const samples = positions.map((position) => this.dataset.get(this.#shuffle ? this.#order.at(position) : position));
-    const batch = this.#collate(samples);
-    if (this.#leftAfter(end) === 0) this.#startEpoch(this.#epoch + 1, 0);
-    else this.#cursor = end;
+    const { indices, end } = this.#sampler.peek();
+    const batch = this.#collate(indices.map((index) => this.#get(index)));
+    this.#sampler.advance(end);
     return batch;
   }
 
   /** The micro-batches from the cursor to the end of the epoch. A loop that is left early goes on where it was when it is entered again. */
   *[Symbol.iterator](): Generator<Batch, void, undefined> {
-    const epoch = this.#epoch;
-    while (this.#epoch === epoch) yield this.next();
+    const { epoch } = this;
+    while (this.epoch === epoch) yield this.next();
   }
 
   stateDict(): DataLoaderState {
-    return { epoch: this.#epoch, samples: this.#cursor, seed: this.#seed, dataset_length: this.dataset.length };
+    return this.#sampler.stateDict();
   }
 
-  /**
-   * Goes on where another loader over the same data stood, whatever its number of ranks and batch size.
-   *
-   * @throws DataError when the state belongs to a dataset of another length or another seed: the order would not be the same.
-   */
+  /** As {@link ResumableSampler.loadStateDict}. */
   loadStateDict(state: DataLoaderState): void {
-    if (state.dataset_length !== this.dataset.length) {
-      throw new DataError(
-        `cursor: expected one for a dataset of ${this.dataset.length} samples, got one for ${state.dataset_length}; resume with the same data`,
-      );
-    }
-    if (this.#shuffle && state.seed !== this.#seed) {
-      throw new DataError(`cursor: expected one for seed ${this.#seed}, got one for seed ${state.seed}; resume with the same seed`);
-    }
-    const { epoch, samples } = state;
-    if (!(Number.isInteger(epoch) && epoch >= 0 && Number.isInteger(samples) && samples >= 0 && samples <= state.dataset_length)) {
-      throw new DataError(`cursor: expected an epoch >= 0 and samples within the dataset, got epoch ${epoch}, samples ${samples}`);
-    }
-    if (this.#leftAfter(samples) === 0) this.#startEpoch(epoch + 1, 0);
-    else this.#startEpoch(epoch, samples);
+    this.#sampler.loadStateDict(state);
   }
 
-  #startEpoch(epoch: number, cursor: number): void {
-    this.#epoch = epoch;
-    this.#cursor = cursor;
-    this.#order = new Permutation(this.dataset.length, this.#seed, epoch);
-  }
-
-  /** Samples of the epoch that will still be drawn after the first `cursor`. */
-  #leftAfter(cursor: number): number {
-    const left = this.dataset.length - cursor;
-    return this.#dropLast && left < this.batchSize * this.#worldSize ? 0 : left;
-  }
-
-  /** Positions in the epoch's order that this rank draws next, and where the epoch stands after all ranks have drawn. */
-  #plan(): { positions: number[]; end: number } {
-    const left = this.dataset.length - this.#cursor;
-    const size = Math.min(this.batchSize, Math.ceil(left / this.#worldSize));
-    const first = this.#cursor + this.#rank * size;
-    const positions = Array.from({ length: size }, (_, i) => (first + i) % this.dataset.length);
-    return { positions, end: Math.min(this.#cursor + size * this.#worldSize, this.dataset.length) };
+  #get(index: number): Sample {
+    let sample: Sample;
+    try {
+      sample = this.dataset.get(index);
+    } catch (error) {
+      throw sampleError(index, error);
+    }
+    if (sample instanceof Promise) {
+      sample.catch(() => {});
+      throw new DataError(`sample ${index} is a promise; give \`prefetch\`, and micro-batches are loaded ahead of training`, { index });
+    }
+    return sample;
   }
 }
