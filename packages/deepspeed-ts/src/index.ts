@@ -5,11 +5,18 @@ export {
   type AdamOptions,
   adagrad,
   adam,
+  adamw8bit,
   type FlatOptimizer,
+  type LambOptions,
   type LionOptions,
   type LocalValues,
+  lamb,
   lion,
+  type MuonOptions,
+  muon,
   type OptimizerOptions,
+  type OptimizerStep,
+  type ParameterOptimizer,
   plainSgd,
   type SgdOptions,
   type Stage,
@@ -31,7 +38,7 @@ export { type EngineReport, formatReport } from './engine/report.js';
 export type { Save16bitModelOptions, SaveModelOptions } from './engine/save-model.js';
 export type { WallClockBreakdown } from './engine/wall-clock.js';
 export { type Initialized, type InitializeOptions, initialize } from './initialize.js';
-export type { ConfiguredOptimizer } from './optimizers/index.js';
+export { type ConfiguredOptimizer, noDecayForNormsAndBiases } from './optimizers/index.js';
 export { DoesNotFitError, formatPlan, type MemoryPlan, type MemoryRows, type PlanOptions, type Proposal, plan } from './plan/index.js';
 export { type DynamicLossScaleOptions, DynamicLossScaler, type LossScaler, type LossScalerState } from './precision/index.js';
 export { createSchedule, createScheduler, LRScheduler, type Schedule, type SchedulerConfig } from './schedules/index.js';

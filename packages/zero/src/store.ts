@@ -70,6 +70,8 @@ export interface StepOptions<Options> {
 export class ZeroStore<Options> implements ParameterStore {
   readonly dtype: FloatDType;
   readonly gradientDtype: FloatDType;
+  /** Of master weights; where it is `dtype`, there are no others than the weights themselves. */
+  readonly masterDtype: FloatDType;
   readonly communicator: Communicator;
   readonly #device: Device;
   readonly #optimizer: Optimizer<Options>;
@@ -93,6 +95,7 @@ export class ZeroStore<Options> implements ParameterStore {
     const { masterDtype = 'f32', stateDtype = 'f32' } = options;
     if (masterDtype !== 'f32' && masterDtype !== dtype)
       throw new DeepSpeedError('ERR_DTYPE', `[ZeroStore] master weights in ${masterDtype} need weights in ${masterDtype}, got ${dtype}`);
+    this.masterDtype = masterDtype;
     const { rank } = communicator;
     const unitOptions = { device, rank, stage, dtype, gradientDtype, masterDtype, stateDtype, optimizer: optimizer as Optimizer<never> };
     const initial = initialValues(options);

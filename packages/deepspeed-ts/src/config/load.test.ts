@@ -105,14 +105,14 @@ describe('loadConfig', () => {
       problemsOf({
         train_batch_size: 2,
         fp16: { enabled: true, auto_cast: true },
-        optimizer: { type: 'lamb' },
+        optimizer: { type: 'onebitlamb' },
         scheduler: { type: 'WarmUpLR' },
         gradient_allreduce_op: 'sum',
         tensorboard: { enabled: true, output_path: 'x' },
       }),
     ).toEqual([
       'fp16.auto_cast: expected false (token ids need no cast; a model with float inputs casts them itself, with castTo()), got true',
-      'optimizer.type: "lamb" is not supported: it needs norms per layer where ZeRO has slices. Expected "AdamW", "Adam", "SGD", "Adagrad", "Lion", "Lamb", "Muon" or "AdamW8bit"',
+      'optimizer.type: "onebitlamb" is not supported: compressed communication does not exist yet. Expected "AdamW", "Adam", "SGD", "Adagrad", "Lion", "Lamb", "Muon" or "AdamW8bit"',
       'scheduler.type: expected "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle" or "LRRangeTest", got "WarmUpLR"; did you mean "WarmupLR"?',
       expect.stringMatching(/^gradient_allreduce_op: "sum" is not supported: gradients are averaged/),
       expect.stringMatching(/^tensorboard: not supported: monitors do not exist yet/),
@@ -148,7 +148,9 @@ describe('loadConfig', () => {
     expect(refused({ type: 'SGD', params: { nesterov: true } })).toEqual([
       'optimizer.params.nesterov: needs momentum > 0 and dampening 0, got momentum 0 and dampening 0',
     ]);
-    expect(refused({ params: { lr: 0.1 } })).toEqual(['optimizer.type: missing; expected "AdamW", "Adam", "SGD", "Adagrad" or "Lion"']);
+    expect(refused({ params: { lr: 0.1 } })).toEqual([
+      'optimizer.type: missing; expected "AdamW", "Adam", "SGD", "Adagrad", "Lion", "Lamb", "Muon" or "AdamW8bit"',
+    ]);
   });
 
   it('says what a scheduler lacks', () => {

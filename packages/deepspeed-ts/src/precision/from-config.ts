@@ -6,10 +6,23 @@ type PrecisionConfig = Pick<DeepSpeedConfig, 'bf16' | 'fp16' | 'data_types'>;
 
 const dtypes = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const;
 
-/** Dtypes of weights and activations, and of gradients. */
-export function dtypesOf({ bf16, fp16, data_types }: PrecisionConfig): { dtype: FloatDType; gradientDtype: FloatDType } {
+export interface Dtypes {
+  /** Of weights and activations. */
+  readonly dtype: FloatDType;
+  readonly gradientDtype: FloatDType;
+  readonly masterDtype: 'f32' | 'bf16';
+  /** Of optimizer states. */
+  readonly stateDtype: 'f32' | 'bf16';
+}
+
+export function dtypesOf({ bf16, fp16, data_types }: PrecisionConfig): Dtypes {
   const dtype = bf16.enabled ? 'bf16' : fp16.enabled ? 'f16' : 'f32';
-  return { dtype, gradientDtype: data_types.grad_accum_dtype ? dtypes[data_types.grad_accum_dtype] : dtype };
+  return {
+    dtype,
+    gradientDtype: data_types.grad_accum_dtype ? dtypes[data_types.grad_accum_dtype] : dtype,
+    masterDtype: bf16.bf16_master_weights_and_grads ? 'bf16' : 'f32',
+    stateDtype: bf16.bf16_optimizer_states ? 'bf16' : 'f32',
+  };
 }
 
 /** What the loss is multiplied with before backward: 1 but for float16. */

@@ -15,6 +15,11 @@ export interface MuonOptions extends OptimizerOptions {
   readonly eps: number;
 }
 
+export interface Muon extends ParameterOptimizer<MuonOptions> {
+  /** Whether a parameter is orthogonalised rather than updated by AdamW. */
+  isMatrix(name: string, parameter: Parameter): boolean;
+}
+
 const MOMENTUM = 'momentum_buffer';
 
 /**
@@ -26,10 +31,11 @@ const MOMENTUM = 'momentum_buffer';
  * that all have like work, and every rank gets its share of the results. So there is one unit of them in memory at a time, and each rank's
  * bits are those of the rank that did the work. Momenta and matrices are in f32 where weights are, else in bf16, as in Muon's reference.
  */
-export function muon(isHidden: (name: string, parameter: Parameter) => boolean): ParameterOptimizer<MuonOptions> {
+export function muon(isHidden: (name: string, parameter: Parameter) => boolean): Muon {
   const isMatrix = ({ name, parameter }: Pick<Placement, 'name' | 'parameter'>) => parameter.shape.length >= 2 && isHidden(name, parameter);
   return {
     name: 'muon',
+    isMatrix: (name, parameter) => isMatrix({ name, parameter }),
     states: [{ name: MOMENTUM }, ...adam.stateNames.map((name) => ({ name }))],
     statesOf: (name, parameter) => (isMatrix({ name, parameter }) ? [MOMENTUM] : adam.stateNames),
     step(step) {
