@@ -7,53 +7,33 @@ namespace ds {
 namespace {
 
 constexpr int64_t kChunk = 4096;
-constexpr int kGroup = 1024;           // partials that a tree combines
-constexpr int kOwners = 4;             // threads that share a chunk, each with 4 of the 16 sums
-constexpr int kThreads = 128;
-constexpr int kInFlight = 8;           // loads of a thread
+constexpr int kGroup = 1024;     // partials that a tree combines
+constexpr int kSums = 16;        // of a chunk, a thread each: many short chains keep a GPU busy on one layer's gradients too
+constexpr int kThreads = 64;
+constexpr int kInFlight = 32;    // loads of a thread
 
 __device__ __forceinline__ void add_square(double& sum, float x) { sum = fma(double(x), double(x), sum); }
 
-template <bool aligned, class T> __device__ __forceinline__ void load_four(const T* from, float (&v)[4]) {
-  if constexpr (aligned) {
-    load<4>(from, v);
-  } else {
-#pragma unroll
-    for (int j = 0; j < 4; j++) v[j] = to_float(from[j]);
-  }
-}
-
-// Thread o of a chunk's four has sums 4 o to 4 o + 3, and reads elements 16 i + 4 o to 16 i + 4 o + 3.
-template <bool aligned, class T>
-__global__ void __launch_bounds__(kThreads) chunk_sums(const T* x, int64_t n, int64_t chunks, double* partials) {
-  const int64_t chunk = (blockIdx.x * int64_t(kThreads) + threadIdx.x) / kOwners;
-  const int owner = threadIdx.x % kOwners;
-  double sum[4] = {0, 0, 0, 0};
-  const int64_t begin = chunk * kChunk, left = n - begin;
-  const T* from = x + begin + 4 * owner;
+// A chunk's threads read kSums neighbours at a time, whole 32-byte sectors.
+template <class T> __global__ void __launch_bounds__(kThreads) chunk_sums(const T* x, int64_t n, int64_t chunks, double* partials) {
+  const int64_t chunk = (blockIdx.x * int64_t(kThreads) + threadIdx.x) / kSums, begin = chunk * kChunk, left = n - begin;
+  const int j = threadIdx.x % kSums;
+  const T* from = x + begin + j;
+  double sum = 0;
   if (left >= kChunk) {
-    for (int i = 0; i < kChunk; i += 16 * kInFlight) {
-      float v[kInFlight][4];
+    for (int i = 0; i < kChunk; i += kSums * kInFlight) {
+      T v[kInFlight];
 #pragma unroll
-      for (int k = 0; k < kInFlight; k++) load_four<aligned>(from + i + 16 * k, v[k]);
+      for (int k = 0; k < kInFlight; k++) v[k] = from[i + kSums * k];
 #pragma unroll
-      for (int k = 0; k < kInFlight; k++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) add_square(sum[j], v[k][j]);
+      for (int k = 0; k < kInFlight; k++) add_square(sum, to_float(v[k]));
     }
-  } else if (left > 0) {
-    const int64_t end = (left < kChunk ? left : kChunk) - 4 * owner;
-    for (int64_t i = 0; i < end; i += 16)
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-        if (i + j < end) add_square(sum[j], to_float(from[i + j]));
+  } else {
+    for (int64_t i = 0; i < left - j; i += kSums) add_square(sum, to_float(from[i]));
   }
-  // The tree's first levels add sums 8 and 4 apart, which other threads have; its last two are this thread's own.
 #pragma unroll
-  for (int distance = 2; distance > 0; distance /= 2)
-#pragma unroll
-    for (int j = 0; j < 4; j++) sum[j] += __shfl_xor_sync(0xffffffffu, sum[j], distance);
-  if (owner == 0 && chunk < chunks) partials[chunk] = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+  for (int distance = kSums / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+  if (j == 0 && chunk < chunks) partials[chunk] = sum;
 }
 
 // Block b: partials 1024 b to 1024 b + 1023, absent ones as zeros; halves are added until one is left.
@@ -84,10 +64,7 @@ KERNEL(sum_squares, kFloats) {
   if (count > 0) {
     by_float(x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      const T* data = x.as<const T>();
-      const unsigned blocks = unsigned(parts(count * kOwners, kThreads));
-      if (is_aligned(data, 4 * sizeof(T))) chunk_sums<true><<<blocks, kThreads, 0, c.stream>>>(data, x.numel, count, from);
-      else chunk_sums<false><<<blocks, kThreads, 0, c.stream>>>(data, x.numel, count, from);
+      chunk_sums<<<unsigned(parts(count * kSums, kThreads)), kThreads, 0, c.stream>>>(x.as<const T>(), x.numel, count, from);
     });
   }
   while (count > kGroup) {
