@@ -91,9 +91,10 @@ Napi::Value Libraries(const Napi::CallbackInfo& info) {
 Napi::Value Alloc(const Napi::CallbackInfo& info) {
   if (!opened(info)) return info.Env().Undefined();
   const double bytes = number(info, 0);
+  const bool host = info.Length() > 1 && info[1].ToBoolean().Value();
   std::string reason;
   const bool sane = bytes >= 0 && bytes <= 9007199254740992.0;
-  const int handle = sane ? allocator().allocate(size_t(bytes), dispatcher_drain, &reason) : 0;
+  const int handle = sane ? allocator().allocate(size_t(bytes), host, dispatcher_drain, &reason) : 0;
   if (handle) return Napi::Number::New(info.Env(), handle);
   if (!sane) raise(info.Env(), "BAD_ARGUMENT", "a buffer can't have " + std::to_string(bytes) + " bytes");
   else raise(info.Env(), "OUT_OF_MEMORY", reason);
@@ -113,6 +114,7 @@ Napi::Value Memory(const Napi::CallbackInfo& info) {
   object.Set("live", double(counters.live));
   object.Set("reserved", double(counters.reserved));
   object.Set("peak", double(counters.peak));
+  object.Set("host", double(counters.host));
   object.Set("workspace", double(workspace_bytes()));
   object.Set("deviceFree", double(free_bytes));
   object.Set("deviceTotal", double(total_bytes));

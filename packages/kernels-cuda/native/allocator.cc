@@ -42,12 +42,44 @@ void* Allocator::take(size_t bytes, std::string* reason) {
   return nullptr;
 }
 
-int Allocator::allocate(size_t bytes, void (*idle)(), std::string* reason) {
-  void* data = take(bytes, reason);
+void* Allocator::take_host(size_t bytes) {
+  constexpr size_t kPage = 4096;
+  const size_t size = bytes == 0 ? kPage : (bytes + kPage - 1) / kPage * kPage;
+  const auto fit = host_unused_.lower_bound(size);
+  if (fit != host_unused_.end() && fit->first <= size + size / 4) {
+    void* data = fit->second;
+    host_unused_.erase(fit);
+    return data;
+  }
+  void* data = nullptr;
+  if (cudaHostAlloc(&data, size, cudaHostAllocDefault) != cudaSuccess) return cudaGetLastError(), nullptr;
+  host_sizes_[data] = size;
+  counters_.host += size;
+  return data;
+}
+
+void Allocator::give_host(void* data) { host_unused_.emplace(host_sizes_.at(data), data); }
+
+void Allocator::trim_host() {
+  for (const auto& [size, data] : host_unused_) {
+    cudaFreeHost(data);
+    host_sizes_.erase(data);
+    counters_.host -= size;
+  }
+  host_unused_.clear();
+}
+
+int Allocator::allocate(size_t bytes, bool host, void (*idle)(), std::string* reason) {
+  const auto attempt = [&] { return host ? take_host(bytes) : take(bytes, reason); };
+  void* data = attempt();
   if (!data) {
     idle();
     trim();
-    data = take(bytes, reason);
+    data = attempt();
+  }
+  if (!data && host) {
+    *reason = "the host has no memory left to pin; " + std::to_string(counters_.host) + " bytes are pinned for buffers";
+    return 0;
   }
   if (!data) {
     size_t free_bytes = 0, total_bytes = 0;
@@ -59,7 +91,10 @@ int Allocator::allocate(size_t bytes, void (*idle)(), std::string* reason) {
   }
   int index;
   if (unused_.empty()) {
-    if (slots_.size() == size_t(kMaxBuffers)) return *reason = "more than a million buffers are alive", 0;
+    if (slots_.size() == size_t(kMaxBuffers)) {
+      if (host) give_host(data);
+      return *reason = "more than a million buffers are alive", 0;
+    }
     index = int(slots_.size());
     slots_.push_back({});
   } else {
@@ -67,9 +102,9 @@ int Allocator::allocate(size_t bytes, void (*idle)(), std::string* reason) {
     unused_.pop_back();
   }
   Slot& slot = slots_[size_t(index)];
-  slot.buffer = {data, bytes};
+  slot.buffer = {data, bytes, host};
   slot.used = true;
-  counters_.live += bytes;
+  if (!host) counters_.live += bytes;
   if (counters_.live > counters_.peak) counters_.peak = counters_.live;
   return int(slot.generation << kIndexBits) + index + 1;
 }
@@ -86,14 +121,16 @@ bool Allocator::free(int handle, void (*idle)()) {
   Slot* found = slot(handle);
   if (!found) return false;
   const Buffer buffer = found->buffer;
-  if (plain_) {
+  if (buffer.host) {
+    give_host(buffer.data);
+  } else if (plain_) {
     idle();
     cudaFree(buffer.data);
     plain_bytes_ -= buffer.bytes;
   } else {
     heap(buffer.bytes).give(buffer.data);
   }
-  counters_.live -= buffer.bytes;
+  if (!buffer.host) counters_.live -= buffer.bytes;
   found->used = false;
   found->generation = (found->generation + 1) % kGenerations;
   unused_.push_back((handle - 1) & (kMaxBuffers - 1));
@@ -107,6 +144,7 @@ const Buffer* Allocator::find(int handle) const {
 
 void Allocator::trim() {
   for (Heap& heap : heaps_) heap.trim();
+  trim_host();
 }
 
 }  // namespace ds

@@ -138,7 +138,7 @@ void run(const KernelCommand& k, Slot& slot) {
 void run(const WriteCommand& w, Slot&) {
   if (current_failure()) return staging().give(w.chunk);
   graphs.before_launch(compute, w.bytes);
-  cudaMemcpyAsync(w.target, w.chunk, w.bytes, cudaMemcpyHostToDevice, compute);
+  cudaMemcpyAsync(w.target, w.chunk, w.bytes, cudaMemcpyDefault, compute);  // a buffer may be the host's
   if (graphs.capturing()) return graphs.hold(w.chunk);
   const cudaEvent_t event = completion().event();
   cudaEventRecord(event, compute);
@@ -176,7 +176,7 @@ void run(const ReadCommand& r, Slot&) {
       request->failure = make_failure("kernel", "read", kNoPinnedMemory);
       return request->done(request);
     }
-    if (bytes) cudaMemcpyAsync(chunk, source, bytes, cudaMemcpyDeviceToHost, compute);
+    if (bytes) cudaMemcpyAsync(chunk, source, bytes, cudaMemcpyDefault, compute);
     const cudaEvent_t event = completion().event();
     cudaEventRecord(event, compute);
     completion().when(event, [=](cudaError_t state) {

@@ -1,4 +1,12 @@
-import { type Backend, type BufferHandle, type DeviceMemory, type DType, NativeKernels, type View } from '@deepspeed-ts/core';
+import {
+  type AllocateOptions,
+  type Backend,
+  type BufferHandle,
+  type DeviceMemory,
+  type DType,
+  NativeKernels,
+  type View,
+} from '@deepspeed-ts/core';
 import { allocationError, callError, failureError } from './errors.js';
 import type { NativeAddon } from './native.js';
 
@@ -30,9 +38,9 @@ export class CudaBackend implements Backend {
   }
 
   /** @throws OutOfMemoryError the cache of freed memory has been given back then, and the backend stays usable */
-  allocate(bytes: number): BufferHandle {
+  allocate(bytes: number, { host = false }: AllocateOptions = {}): BufferHandle {
     try {
-      return this.#native.alloc(bytes);
+      return this.#native.alloc(bytes, host);
     } catch (error) {
       throw allocationError(error, bytes, this.#native.memory().live);
     }

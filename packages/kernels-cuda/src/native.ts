@@ -10,9 +10,10 @@ export interface NativeAddon extends NativeLaunches {
   /** Makes a GPU this process's; the first call decides. */
   open(index: number): void;
   libraries(): CudaLibraries;
-  alloc(bytes: number): number;
+  /** `host`: page-locked memory of the host, which kernels reach. */
+  alloc(bytes: number, host: boolean): number;
   free(handle: number): void;
-  memory(): { live: number; reserved: number; peak: number; workspace: number; deviceFree: number; deviceTotal: number };
+  memory(): { live: number; reserved: number; peak: number; host: number; workspace: number; deviceFree: number; deviceTotal: number };
   resetPeak(): void;
   /** Waits for the device, then gives cached memory and workspace back to it. */
   trim(): void;

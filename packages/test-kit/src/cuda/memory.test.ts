@@ -1,5 +1,6 @@
-import { Device, fill, full, OutOfMemoryError, type Tensor, zeros } from '@deepspeed-ts/core';
+import { copy, DecoderLM, Device, empty, fill, full, gpt2, launch, OutOfMemoryError, type Tensor, tensor, zeros } from '@deepspeed-ts/core';
 import { cudaBackend, cudaDevices } from '@deepspeed-ts/kernels-cuda';
+import { initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { gpus } from './devices.js';
 
@@ -42,6 +43,55 @@ describe.skipIf(gpus() === 0)("a GPU's memory", () => {
     await device.backend.synchronize();
     cudaBackend().trim();
     expect(device.backend.memory().live).toBe(0);
+  });
+
+  test('may lie on the host, where it counts apart and comes back as it was', async () => {
+    const device = new Device(cudaBackend());
+    for (const n of [1, 1037, 3_000_001]) {
+      for (const dtype of ['f32', 'bf16'] as const) {
+        const values = Float64Array.from({ length: n }, (_, i) => (i % 251) - 125);
+        const here = tensor(device, values, dtype);
+        const { live } = device.backend.memory();
+        const away = empty(device, [n], dtype, { kind: 'host', host: true });
+        const back = empty(device, [n], dtype);
+        launch(copy, [here], [away], {});
+        fill(here, 0);
+        launch(copy, [away], [back], {});
+        expect((await back.read()).data).toEqual(values);
+        expect((await away.read()).data).toEqual(values);
+        const { byteLength } = back;
+        expect(device.backend.memory().live).toBe(live + byteLength);
+        expect(device.memory('host').live).toBe(byteLength);
+        for (const tensor of [here, away, back]) tensor.dispose();
+      }
+    }
+    expect(device.liveBuffers).toBe(0);
+  });
+
+  test('takes inputs of checkpoints to the host and back without changing a bit', async () => {
+    const losses: number[][] = [];
+    const peaks: number[] = [];
+    for (const activation_checkpointing of [{}, { enabled: true }, { cpu_checkpointing: true, number_checkpoints: 3 }]) {
+      const model = new DecoderLM(gpt2({ vocabSize: 64, layers: 6, heads: 2, dim: 64, context: 128, dropout: 0.1 }));
+      const config = {
+        train_micro_batch_size_per_gpu: 2,
+        bf16: { enabled: true },
+        optimizer: { type: 'AdamW', params: { lr: 1e-3 } },
+        activation_checkpointing,
+      };
+      const { engine } = await initialize({ model, config, device: 'cuda' });
+      const data = Int32Array.from({ length: 256 }, (_, i) => (i * 7) % 64);
+      const batch = { inputIds: { data, shape: [2, 128] }, labels: { data, shape: [2, 128] } };
+      const own: number[] = [];
+      for (let step = 0; step < 4; step++) own.push(await engine.trainBatch([batch]));
+      peaks.push(engine.device.memory('activations').peak);
+      losses.push(own);
+      await engine.dispose();
+      expect(engine.device.describeLive()).toEqual([]);
+    }
+    expect(losses[1]).toEqual(losses[0]);
+    expect(losses[2]).toEqual(losses[0]);
+    expect(peaks[1]).toBeLessThan(peaks[0]!);
   });
 
   test('is counted to the byte', () => {
