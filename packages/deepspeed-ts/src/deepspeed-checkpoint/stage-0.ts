@@ -91,8 +91,12 @@ function weightsOnly(model: ModelStates, names: readonly string[]): Map<string, 
 function assign(optimizer: OptimizerStateDict, model: ModelStates, names: readonly string[], fields: Fields): Map<number, string> {
   const shapeOf = (name: string) => String(model.module.get(name)!.shape);
   const shapeOfIndex = (index: number) => {
-    const tensor = [...optimizer.stateOf(index).values()].find((value) => value instanceof TorchTensor && value.shape.length > 0);
-    return tensor instanceof TorchTensor ? String(tensor.shape) : undefined;
+    const tensors = [...optimizer.stateOf(index)].flatMap(([kind, value]) =>
+      kind !== 'step' && value instanceof TorchTensor ? [value] : [],
+    );
+    // Some optimizers keep a number beside what they have for each element.
+    const tensor = tensors.find(({ shape }) => shape.length > 0) ?? tensors[0];
+    return tensor && String(tensor.shape);
   };
   const all = optimizer.groups.flatMap(({ params }) => params);
   if (all.length !== names.length)
