@@ -6,6 +6,8 @@ export type DeviceName = 'cpu' | 'cuda';
 /** What runs a rank's kernels, and how its ranks meet. */
 export interface OpenedDevice {
   readonly backend: Backend;
+  /** As its driver calls it: 'NVIDIA H100 80GB HBM3'. Only of GPUs. */
+  readonly name?: string | undefined;
   connect(): Promise<Communicator>;
 }
 
@@ -23,7 +25,8 @@ export async function openDevice(name: string | undefined = process.env.DEEPSPEE
     const cuda = await import('@deepspeed-ts/kernels-cuda');
     if (name === 'cuda' || cuda.cudaDevices().length > 0) {
       const backend = cuda.cudaBackend();
-      return { backend, connect: () => cuda.connect({ backend }) };
+      // Those of one host are taken to be alike.
+      return { backend, name: cuda.cudaDevices()[0]?.name, connect: () => cuda.connect({ backend }) };
     }
     // A driver without a GPU to use: slow training would be the only sign of it.
     if (existsSync('/dev/nvidiactl') && (process.env.RANK ?? '0') === '0')

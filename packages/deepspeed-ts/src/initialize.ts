@@ -6,6 +6,7 @@ import { type EngineOptions, engineParts } from './engine/assemble.js';
 import type { Batch } from './engine/batch.js';
 import { DeepSpeedEngine } from './engine/engine.js';
 import type { EngineOptimizer } from './engine/optimizer.js';
+import { Observability } from './observe/observability.js';
 import { refuseWhatCannotFit } from './plan/refuse.js';
 import type { LRScheduler } from './schedules/index.js';
 
@@ -59,9 +60,10 @@ export async function initialize<Sample>(
     const backend = options.backend ?? opened!.backend;
     await refuseWhatCannotFit(options, config, communicator.size, backend);
     const device = new Device(backend);
-    const parts = await engineParts(options, config, device, communicator, options.communicator === undefined);
+    const observability = new Observability(config, device, communicator, opened?.name);
+    const parts = await engineParts(options, config, device, observability.communicator, options.communicator === undefined);
     const { optimizer, dataloader, scheduler } = parts;
-    return { engine: new DeepSpeedEngine(parts), optimizer, dataloader, scheduler };
+    return { engine: new DeepSpeedEngine(parts, observability), optimizer, dataloader, scheduler };
   } catch (error) {
     if (!options.communicator) await communicator.close();
     throw error;

@@ -57,7 +57,7 @@ describe('loadConfig', () => {
       optimizer: { type: 'AdamW', params: { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 } },
       scheduler: { type: 'WarmupLR', params: { warmup_min_lr: 0, warmup_max_lr: 1e-3, warmup_num_steps: 10, warmup_type: 'log' } },
     });
-    expect(config).not.toHaveProperty('flops_profiler');
+    expect(config.flops_profiler).toMatchObject({ enabled: false, profile_step: 1, module_depth: -1 });
     expectTypeOf(config.train_batch_size).toEqualTypeOf<number>();
     expectTypeOf(config.zero_optimization.stage).toEqualTypeOf<0 | 1 | 2 | 3>();
   });
@@ -108,14 +108,14 @@ describe('loadConfig', () => {
         optimizer: { type: 'onebitlamb' },
         scheduler: { type: 'WarmUpLR' },
         gradient_allreduce_op: 'sum',
-        tensorboard: { enabled: true, output_path: 'x' },
+        wandb: { enabled: true, project: 'x' },
       }),
     ).toEqual([
       'fp16.auto_cast: expected false (token ids need no cast; a model with float inputs casts them itself, with castTo()), got true',
       'optimizer.type: "onebitlamb" is not supported: compressed communication does not exist yet. Expected "AdamW", "Adam", "SGD", "Adagrad", "Lion", "Lamb", "Muon" or "AdamW8bit"',
       'scheduler.type: expected "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle" or "LRRangeTest", got "WarmUpLR"; did you mean "WarmupLR"?',
       expect.stringMatching(/^gradient_allreduce_op: "sum" is not supported: gradients are averaged/),
-      expect.stringMatching(/^tensorboard: not supported: monitors do not exist yet/),
+      expect.stringMatching(/^wandb: not supported: .*write tensorboard files/),
     ]);
   });
 

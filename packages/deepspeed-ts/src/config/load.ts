@@ -1,5 +1,6 @@
 import { type ComposeOptions, type ConfigOf, composeConfig } from '@deepspeed-ts/core';
 import { zeroSection } from '@deepspeed-ts/zero';
+import { monitorSection, profilingSection } from '../observe/config.js';
 import { activationCheckpointingSection } from './activation-checkpointing.js';
 import { type BatchTriad, batchSection, solveBatch } from './batch.js';
 import { checkpointSection } from './checkpoint.js';
@@ -19,6 +20,8 @@ export const SECTIONS = [
   activationCheckpointingSection,
   checkpointSection,
   reportsSection,
+  monitorSection,
+  profilingSection,
 ] as const;
 
 /** A valid training config: every default filled in, the three batch sizes solved for the run's number of ranks. Frozen. */

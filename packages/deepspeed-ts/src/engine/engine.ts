@@ -4,6 +4,9 @@ import type { LoadCheckpointOptions, LoadedCheckpoint, SaveCheckpointOptions, Sa
 import type { Counters } from '../checkpoint/progress.js';
 import type { BatchTriad } from '../config/batch.js';
 import { DataLoader, type DataLoaderOptions, type Dataset } from '../data/index.js';
+import type { CommunicationLog } from '../observe/comms/communication-log.js';
+import { Observability } from '../observe/observability.js';
+import type { ModelProfile } from '../observe/profile/profile.js';
 import { skipsOverflow } from '../precision/index.js';
 import type { Batch } from './batch.js';
 import { DebugAccess } from './debug.js';
@@ -11,10 +14,9 @@ import { EngineInfo } from './engine-info.js';
 import { NonFiniteError } from './errors.js';
 import { withBatchSize, withMicroBatchSize } from './live-parts.js';
 import type { EngineParts } from './parts.js';
-import { type EngineReport, formatReport, memoryByKind, Throughput } from './report.js';
+import { type EngineReport, formatReport, memoryByKind } from './report.js';
 import { type Save16bitModelOptions, saveModel } from './save-model.js';
 import { drawFrom } from './training.js';
-import { WallClock } from './wall-clock.js';
 
 export type { TrainableModel } from './parts.js';
 
@@ -23,19 +25,13 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
   /** Weights, gradients and optimizer state of single parameters, to look at and to change. */
   readonly debug: DebugAccess;
   readonly #checkpointer: Checkpointer;
-  readonly #throughput: Throughput;
-  readonly #wallClock: WallClock | undefined;
+  readonly #observability: Observability;
   #lossValue = Number.NaN;
 
-  constructor(parts: EngineParts) {
-    const wallClock = parts.config.wall_clock_breakdown ? new WallClock() : undefined;
-    const throughput = new Throughput();
-    super(parts, {
-      timed: (phase, body, probe) => (wallClock ? wallClock.time(phase, body, probe) : body()),
-      stepped: (samples) => throughput.add(samples),
-    });
-    this.#wallClock = wallClock;
-    this.#throughput = throughput;
+  constructor(parts: EngineParts, observability = new Observability(parts.config, parts.device, parts.communicator)) {
+    super(parts, observability);
+    this.#observability = observability;
+    observability.attach(parts.model, () => this.globalSteps);
     if (this.scheduler) this.optimizer.follow(this.scheduler);
     const { training } = this;
     this.debug = new DebugAccess(this.parts, training);
@@ -149,10 +145,12 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
   async step(): Promise<void> {
     const boundary = this.isGradientAccumulationBoundary();
     await this.training.endMicroBatch();
-    if (!boundary || !this.#prints) return;
+    if (!boundary) return;
+    await this.#stepEnded();
+    if (!this.#prints) return;
     const { loss } = this.training;
     if (loss) this.#lossValue = await loss.item();
-    console.log(formatReport(this.report()));
+    this.#print();
   }
 
   /**
@@ -175,7 +173,8 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
         throw new NonFiniteError(this.rank, this.globalSteps, 'loss', loss.value, applied.status === 'fulfilled');
       if (applied.status === 'rejected') throw applied.reason;
       this.#lossValue = loss.value;
-      if (this.#prints) console.log(formatReport(this.report()));
+      await this.#stepEnded(loss.value);
+      if (this.#prints) this.#print();
       return loss.value;
     } finally {
       for (const loss of losses) loss.dispose();
@@ -194,7 +193,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
   /** The state of things on this rank. */
   report(): EngineReport {
     const { reserved, peak } = this.device.backend.memory();
-    const wallClock = this.#wallClock?.take();
+    const wallClock = this.#observability.wallClock?.take();
     const checkpoints = this.training.takeCheckpointTimes();
     return {
       step: this.globalSteps,
@@ -203,12 +202,22 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
       lr: this.lr[0]!,
       lossScale: this.lossScale,
       skippedSteps: this.skippedSteps,
-      samplesPerSecond: this.#throughput.take(),
+      ...this.#observability.rates(),
       memory: memoryByKind(this.device),
       device: { reserved, peak },
       ...(wallClock && { wallClock }),
       ...(checkpoints && { checkpoints }),
     };
+  }
+
+  /** What collectives cost, with `comms_logger`: `summary()` says it on rank 0. */
+  get communication(): CommunicationLog {
+    return this.#observability.communication;
+  }
+
+  /** Profiles the next whole step of this rank, module by module: FLOPs, time, parameters. Resolves when that step has ended. */
+  profile(): Promise<ModelProfile> {
+    return this.#observability.nextProfile();
   }
 
   /** Master weights in f32 by name, streamed: every rank must run through all of them. */
@@ -269,6 +278,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
       await this.#checkpointer
         .dispose()
         .finally(() => this.parts.dataloader?.dispose?.())
+        .finally(() => this.#observability.close())
         .finally(() => (this.parts.ownsCommunicator ? this.communicator.close() : undefined));
     }
   }
@@ -301,6 +311,16 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
     } finally {
       for (const loss of own) loss.dispose();
     }
+  }
+
+  #stepEnded(loss?: number): Promise<void> {
+    const { globalSamples: samples, lossScale, lr } = this;
+    return this.#observability.stepEnded({ samples, lossScale, lr: lr[0]!, ...(loss !== undefined && { loss }) });
+  }
+
+  #print(): void {
+    const { memory_breakdown: memory, timers } = this.config;
+    this.#observability.log.info(formatReport(this.report(), { memory, rates: timers.throughput.enabled }));
   }
 
   /** Whether this rank reports after the step that has just ended. */

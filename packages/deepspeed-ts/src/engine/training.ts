@@ -21,6 +21,8 @@ import type { Phase } from './wall-clock.js';
 export interface StepObserver {
   /** Runs a phase; `probe` picks a tensor of its result that can be waited for. */
   timed<T>(phase: Phase, body: () => T, probe: (result: T) => Tensor): T;
+  /** Before the forward pass of a micro-batch. */
+  microBatch?(batch: Batch): void;
   /** After every optimizer step, skipped ones too, with the samples of all ranks that went into it. */
   stepped(samples: number): void;
 }
@@ -150,6 +152,7 @@ export class Training {
 
   forward(batch: Batch): Tensor {
     this.#loss?.dispose();
+    this.#observer.microBatch?.(batch);
     const { rank, size } = this.#parts.communicator;
     // Dropout differs between ranks, micro-batches and the passes of one, and repeats when the run is repeated.
     const random = {
