@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os';
 import {
   type AllocateOptions,
   type Backend,
@@ -106,7 +107,7 @@ export class CpuBackend implements Backend {
   }
 
   memory(): DeviceMemory {
-    return this.#native.memory();
+    return { ...this.#native.memory(), limit: memoryLimit() };
   }
 
   resetPeak(): void {
@@ -117,4 +118,12 @@ export class CpuBackend implements Backend {
   trim(): void {
     this.#native.trim();
   }
+}
+
+/** As the allocator has it (native/allocator.cc): the environment's word, else what the machine or the container has. */
+function memoryLimit(): number {
+  const asked = Number(process.env.DEEPSPEED_TS_CPU_MEMORY_LIMIT);
+  if (Number.isInteger(asked) && asked >= 1) return asked;
+  // 0 where nothing constrains the process.
+  return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 }

@@ -7,7 +7,7 @@ const MiB = 2 ** 20;
 /** Ops that core composes of others here: there is no kernel. */
 const absent = new Set([
   ...['fp8_advance', 'fp8_cast', 'fp8_matmul', 'fp8_swiglu', 'fp8_swiglu_backward', 'linear_fp8', 'mlp', 'mlp_fp8'],
-  ...['gelu_backward_recompute', 'swiglu_backward_recompute', 'linear_gelu', 'linear_dx_gelu'],
+  ...['gelu_backward_recompute', 'swiglu_backward_recompute', 'linear_gelu', 'linear_gelu_backward'],
   ...['linear_cross_entropy_fused', 'linear_cross_entropy_fused_backward'],
 ]);
 
@@ -46,6 +46,7 @@ export function cpuMemoryModel(options: CpuMemoryModelOptions = {}): MemoryModel
     scratchBlock: (bytes) => roundUp(Math.max(bytes, 1), bytes >= 2 * MiB ? 2 * MiB : 4096),
     heaps: [small, large, small, large],
     heapOf: (bytes, shared) => (shared ? 2 : 0) + Number(roundUp(bytes, 64) > 256 * 1024),
+    hostApart: false,
     fixed: () => ({}),
     // Node.js with this library loaded, its heap and the addon's thread stacks.
     host: () => ({ process: 120 * MiB }),

@@ -101,8 +101,9 @@ export class CudaBackend implements Backend {
   }
 
   memory(): DeviceMemory {
-    const { live, reserved, peak, workspace } = this.#native.memory();
-    return { live, reserved, peak, workspace };
+    const { live, reserved, peak, workspace, deviceTotal } = this.#native.memory();
+    const limit = Math.min(Number(process.env.DEEPSPEED_TS_CUDA_MEMORY_LIMIT || deviceTotal), deviceTotal);
+    return { live, reserved, peak, workspace, limit };
   }
 
   resetPeak(): void {

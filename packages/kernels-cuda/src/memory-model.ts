@@ -8,7 +8,6 @@ const absent = new Set(['linear_fp8', 'mlp', 'mlp_fp8']);
 const taken: Readonly<Record<string, readonly DType[]>> = {
   grad_norm: ['f32'],
   linear_gelu: ['bf16', 'f16'],
-  linear_dx_gelu: ['bf16', 'f16'],
   ...Object.fromEntries(['fp8_advance', 'fp8_cast', 'fp8_matmul', 'fp8_swiglu', 'fp8_swiglu_backward'].map((op) => [op, ['f32', 'bf16']])),
 };
 
@@ -25,6 +24,7 @@ export function cudaMemoryModel(): MemoryModel {
       { ...heap, step: 32 * MiB, least: 32 * MiB },
     ],
     heapOf: (bytes) => Number(bytes > MiB),
+    hostApart: true,
     // Allowances, not counted by anybody: what the driver keeps for the context with all kernels loaded, and what NCCL's channels take.
     fixed: (ranks) => ({ context: 768 * MiB, ...(ranks > 1 && { nccl: 1024 * MiB }) }),
     host: () => ({ process: 512 * MiB, staging: 256 * MiB }),
@@ -38,8 +38,7 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
   switch (op) {
     case 'linear':
     case 'linear_dx':
-    case 'linear_gelu':
-    case 'linear_dx_gelu': {
+    case 'linear_gelu': {
       const count = op.endsWith('gelu') ? 1 : attrs[0]!;
       const layout = op === 'linear' ? attrs[2]! : attrs.at(-1)!;
       const weights = inputs.slice(1, 1 + count);
@@ -48,6 +47,9 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
       if (!adjacent(biases)) yield ['b', bytesOfAll(biases)];
       return;
     }
+    case 'linear_gelu_backward':
+      // Sums of chunks of 64 rows (native/ops/gelu.cu).
+      return yield ['a', 4 * Math.ceil(rows(x!) / 64) * columns(inputs[2]!)];
     case 'linear_cross_entropy':
       return yield* head(x!, w!, false);
     case 'linear_cross_entropy_fused':
@@ -87,7 +89,7 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
 }
 
 const products = new Set([
-  ...['linear', 'linear_dx', 'linear_dw', 'linear_gelu', 'linear_dx_gelu', 'matmul', 'fp8_matmul'],
+  ...['linear', 'linear_dx', 'linear_dw', 'linear_gelu', 'linear_gelu_backward', 'matmul', 'fp8_matmul'],
   ...['linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_fused'],
 ]);
 

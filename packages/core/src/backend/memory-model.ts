@@ -32,6 +32,8 @@ export interface MemoryModel {
   readonly heaps: readonly HeapRule[];
   /** Which of `heaps` serves a buffer. */
   heapOf(bytes: number, shared: boolean): number;
+  /** Whether buffers that are asked for in host memory are no part of the device's. */
+  readonly hostApart: boolean;
   /** Bytes of the device that are gone before the first tensor, by what takes them, for a rank of a world of `ranks`. */
   fixed(ranks: number): Readonly<Record<string, number>>;
   /** The most bytes of the host's memory that a rank takes beside those of the device, by what takes them. */

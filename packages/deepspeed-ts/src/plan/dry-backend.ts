@@ -1,4 +1,5 @@
 import {
+  type AllocateOptions,
   type Backend,
   type BufferHandle,
   DeepSpeedError,
@@ -11,7 +12,8 @@ import { SimulatedHeap } from './simulated-heap.js';
 
 interface Block {
   readonly bytes: number;
-  readonly heap: SimulatedHeap;
+  /** `undefined`: in the host's memory, which no allocator of ours serves. */
+  readonly heap: SimulatedHeap | undefined;
   readonly start: number;
 }
 
@@ -30,6 +32,8 @@ export class DryBackend implements Backend {
   #live = 0;
   #peak = 0;
   #workspace = 0;
+  #host = 0;
+  #hostPeak = 0;
 
   constructor(model: MemoryModel) {
     this.name = model.name;
@@ -37,7 +41,9 @@ export class DryBackend implements Backend {
     this.#heaps = model.heaps.map((rule) => new SimulatedHeap(rule));
   }
 
-  allocate(bytes: number, { shared = false }: { readonly shared?: boolean } = {}): BufferHandle {
+  allocate(bytes: number, options: AllocateOptions = {}): BufferHandle {
+    if (this.isOnHost(options)) return this.#allocateOnHost(bytes);
+    const { shared = false } = options;
     const heap = this.#heaps[this.#model.heapOf(bytes, shared)]!;
     const handle = this.#nextHandle++;
     this.#blocks.set(handle, { bytes, heap, start: heap.take(bytes)! });
@@ -50,8 +56,20 @@ export class DryBackend implements Backend {
     const block = this.#blocks.get(handle);
     if (!block) throw new DeepSpeedError('ERR_BAD_HANDLE', `[plan] buffer ${handle} is not allocated`);
     this.#blocks.delete(handle);
-    block.heap.give(block.start);
-    this.#live -= block.bytes;
+    if (block.heap) {
+      block.heap.give(block.start);
+      this.#live -= block.bytes;
+    } else this.#host -= block.bytes;
+  }
+
+  /** Whether such a buffer is no part of the device's memory. */
+  isOnHost({ host = false }: AllocateOptions): boolean {
+    return host && this.#model.hostApart;
+  }
+
+  /** The most bytes that buffers held in the host's memory, beside the device's. */
+  get hostPeak(): number {
+    return this.#hostPeak;
   }
 
   write(): void {}
@@ -87,5 +105,13 @@ export class DryBackend implements Backend {
 
   resetPeak(): void {
     this.#peak = this.#live;
+  }
+
+  #allocateOnHost(bytes: number): BufferHandle {
+    const handle = this.#nextHandle++;
+    this.#blocks.set(handle, { bytes, heap: undefined, start: 0 });
+    this.#host += bytes;
+    this.#hostPeak = Math.max(this.#hostPeak, this.#host);
+    return handle;
   }
 }

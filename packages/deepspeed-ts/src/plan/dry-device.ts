@@ -44,6 +44,7 @@ export class DryDevice extends Device {
 
   override allocate(bytes: number, kind: MemoryKind, options?: AllocateOptions): Buffer {
     const buffer = super.allocate(bytes, kind, options);
+    if (options && this.backend.isOnHost(options)) return buffer;
     const what = kind === 'parameters' && this.phase !== 'setup' ? 'gathered' : kind;
     this.#classOf.set(buffer, what);
     this.#held[what] = (this.#held[what] ?? 0) + bytes;
@@ -58,7 +59,8 @@ export class DryDevice extends Device {
 
   override forget(buffer: Buffer): void {
     super.forget(buffer);
-    this.#held[this.#classOf.get(buffer)!] -= buffer.bytes;
+    const what = this.#classOf.get(buffer);
+    if (what) this.#held[what] -= buffer.bytes;
   }
 
   /** What is held now. */

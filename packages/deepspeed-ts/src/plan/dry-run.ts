@@ -37,6 +37,8 @@ export interface Usage {
   /** What the allocator took from the system for that. */
   readonly reserved: number;
   readonly workspace: number;
+  /** The most that buffers held in the host's memory, beside the device's. */
+  readonly host: number;
   /** Of `optimizer`, the f32 master weights. */
   readonly master: number;
 }
@@ -114,7 +116,7 @@ function usageOf({ store, config }: EngineParts, device: DryDevice): Usage {
   const sharded = config.zero_optimization.stage > 0;
   const owned = store.layouts.reduce((sum, { slice, padded }) => sum + (sharded ? slice : padded), 0);
   const master = store.dtype === store.masterDtype ? 0 : owned * bytesOf('f32');
-  return { steady: device.held, atPeak: holdings, when, peak, reserved, workspace, master };
+  return { steady: device.held, atPeak: holdings, when, peak, reserved, workspace, host: device.backend.hostPeak, master };
 }
 
 /** Lets the device know which unit is at work: parameters go through a store that says so. */

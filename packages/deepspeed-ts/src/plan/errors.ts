@@ -13,13 +13,15 @@ export class DoesNotFitError extends DeepSpeedError {
     readonly proposal: Proposal | undefined,
   ) {
     const { required, peak, worldSize } = plan;
-    const where = peak.when.unit ? `${peak.when.phase} of ${peak.when.unit}` : peak.when.phase;
+    const { phase, unit } = peak.when;
+    const alone = phase === 'setup';
+    const where = unit ? `${phase} of ${unit}` : phase;
     const way = proposal
-      ? `The cheapest change that fits (${formatBytes(proposal.plan.required)}): ${proposal.changes.join('; ')}. As a config: ${JSON.stringify(proposal.config)}`
+      ? `The cheapest change that fits (${formatBytes(proposal.plan.required)}): ${proposal.changes.join('; ')}. In the config: ${JSON.stringify(proposal.config)}`
       : 'No change that this planner knows of fits: use devices with more memory, or a smaller model or sequence';
     super(
       'ERR_DOES_NOT_FIT',
-      `[plan] each of ${worldSize} rank${worldSize > 1 ? 's' : ''} needs ${formatBytes(required)}, and its device has ${formatBytes(memory)}; most is held in ${where}. ${way}`,
+      `[plan] each of ${worldSize} rank${worldSize > 1 ? 's' : ''} needs ${formatBytes(required)}${alone ? ' for weights and optimizer state alone' : ''}, and its device has ${formatBytes(memory)}${alone ? '' : `; most is held in ${where}`}. ${way}`,
     );
   }
 }

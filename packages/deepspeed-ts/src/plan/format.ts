@@ -10,6 +10,7 @@ const ROWS: readonly (readonly [keyof MemoryRows, string])[] = [
   ['activations', 'activations'],
   ['communication', 'communication buffers'],
   ['data', 'data and tables'],
+  ['host', 'offloaded'],
 ];
 
 /** A plan as a table for people. */

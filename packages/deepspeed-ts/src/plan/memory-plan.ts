@@ -17,6 +17,8 @@ export interface MemoryRows {
   readonly communication: number;
   /** Micro-batches and tables of positions. */
   readonly data: number;
+  /** What the config puts into the host's memory, where that is the device's own: on a CPU. */
+  readonly host: number;
 }
 
 /** What the memory of one rank goes to. All ranks take the same. */

@@ -1,17 +1,15 @@
 import { ConfigError } from '@deepspeed-ts/core';
-import { loadConfig } from '../config/index.js';
+import { type DeepSpeedConfig, loadConfig } from '../config/index.js';
 import { drySetup } from './dry-run.js';
 import type { MemoryPlan, PlannedSettings } from './memory-plan.js';
-import { canRecompute, type PlanRequest, planRequest } from './request.js';
+import { merged, type PlanRequest, planRequest, recomputes } from './request.js';
 
 /** A change of a run that does not fit, which does. */
 export interface Proposal {
-  /** What changes, one sentence each, for people. */
+  /** What changes, for people. */
   readonly changes: readonly string[];
   /** To be merged into the config. */
   readonly config: Readonly<Record<string, unknown>>;
-  /** Whether the model is to recompute its blocks (`model.recompute = true`). */
-  readonly recompute: boolean;
   readonly worldSize: number;
   /** How it was planned to fit. */
   readonly plan: MemoryPlan;
@@ -21,7 +19,9 @@ export interface Proposal {
 interface Candidate {
   readonly stage: PlannedSettings['stage'];
   readonly microBatch: number;
-  readonly recompute: boolean;
+  /** Activations: 0 as they are, 1 recomputed, 2 their inputs in host memory too. */
+  readonly recompute: 0 | 1 | 2;
+  readonly eightBit: boolean;
   readonly bf16: boolean;
   readonly worldSize: number;
   readonly cost: number;
@@ -29,73 +29,104 @@ interface Candidate {
 
 /**
  * What changes cost, as a share of a step's time where that can be said. Stages 1 and 2 send as many bytes as stage 0; half the micro-batch
- * makes smaller products; stage 3 sends half as much again; recomputing runs forward twice, of three passes' worth. Then what is more
+ * makes smaller products; stage 3 sends half as much again; recomputing runs forward twice in three passes' worth of work. Then what is more
  * than slower: other rounding, and more devices.
  */
-const COST = { stage: [0, 0.01, 0.02, 0.25], halfMicroBatch: 0.1, recompute: 0.33, bf16: 1, twiceRanks: 10 } as const;
+const COST = {
+  stage: [0, 0.01, 0.02, 0.25],
+  halfMicroBatch: 0.1,
+  recompute: [0, 0.33, 0.5],
+  bf16: 1,
+  eightBit: 1.5,
+  twiceRanks: 10,
+} as const;
 
 const MOST_RANKS = 1024;
 
 /**
  * The cheapest change, or combination of changes, after which each rank's needs fit into `memory` bytes. Candidates are tried in the order
- * of their cost, each planned by itself; what must need more than one that failed is left out.
+ * of their cost, each planned by itself; what gives up nothing that a failed one kept is left out.
  */
 export async function cheapestFit(request: PlanRequest, memory: number): Promise<Proposal | undefined> {
   const config = loadConfig(request.raw, request.worldSize);
-  const failed: Candidate[] = [];
-  for (const candidate of candidatesOf(request, config).sort((a, b) => a.cost - b.cost)) {
-    if (failed.some((other) => needsNoLess(candidate, other))) continue;
-    const patch = patchOf(candidate, config, request.worldSize);
-    const { worldSize, recompute } = candidate;
-    const changed: PlanRequest = { ...request, raw: merged(request.raw, patch), worldSize, recompute };
-    const planned = await planWithin(changed, memory);
-    if (!planned) failed.push(candidate);
-    else return { changes: sentences(candidate, request, config), config: patch, recompute, worldSize, plan: planned };
+  const candidates = candidatesOf(request, config).sort((a, b) => a.cost - b.cost);
+  const known = new Map<Candidate, MemoryPlan | 'too much' | 'refused'>();
+  const tried = async (candidate: Candidate) => {
+    const raw = merged(request.raw, patchOf(candidate, config, request.worldSize));
+    const result = known.get(candidate) ?? (await planWithin({ ...request, raw, worldSize: candidate.worldSize }, memory));
+    known.set(candidate, result);
+    return result;
+  };
+  const failed = (candidate: Candidate) =>
+    [...known].some(([other, result]) => result === 'too much' && other !== candidate && needsNoLess(candidate, other));
+  for (const candidate of candidates) {
+    if (failed(candidate)) continue;
+    // Of those that differ in activations alone, the thriftiest first: where it fails, so do the others.
+    const thriftiest = candidates.filter((other) => sameState(candidate, other)).reduce((a, b) => (needsNoLess(a, b) ? b : a));
+    if ((await tried(thriftiest)) === 'too much') continue;
+    const planned = await tried(candidate);
+    if (typeof planned === 'string') continue;
+    const { worldSize } = candidate;
+    return {
+      changes: sentences(candidate, request, config),
+      config: patchOf(candidate, config, request.worldSize),
+      worldSize,
+      plan: planned,
+    };
   }
   return undefined;
 }
 
-/** The plan if it fits. State alone is looked at first: that is quicker. */
-async function planWithin(request: PlanRequest, memory: number): Promise<MemoryPlan | undefined> {
+/** The plan where it fits; 'refused' where the config forbids the combination. State alone is looked at first: that is quicker. */
+async function planWithin(request: PlanRequest, memory: number): Promise<MemoryPlan | 'too much' | 'refused'> {
   try {
     const config = loadConfig(request.raw, request.worldSize);
-    const { reserved } = await drySetup({ ...request, config, ranks: request.worldSize, memory: request.memoryModel });
-    if (reserved > memory) return undefined;
+    const { peak } = await drySetup({ ...request, config, ranks: request.worldSize, memory: request.memoryModel });
+    if (peak > memory) return 'too much';
     const planned = await planRequest(request);
-    return planned.required <= memory ? planned : undefined;
+    return planned.required <= memory ? planned : 'too much';
   } catch (error) {
-    // A combination that the config forbids is no way out.
-    if (error instanceof ConfigError) return undefined;
+    if (error instanceof ConfigError) return 'refused';
     throw error;
   }
 }
 
-type Config = ReturnType<typeof loadConfig>;
-
-function candidatesOf({ model, worldSize, recompute }: PlanRequest, config: Config): Candidate[] {
-  const { train_batch_size: batch, train_micro_batch_size_per_gpu: micro } = config;
+/** Every combination that leaves the samples of a step as they are; where there are more ranks than samples, a step takes one micro-batch of each. */
+function candidatesOf({ model, device, worldSize, batch }: PlanRequest, config: DeepSpeedConfig): Candidate[] {
+  const { train_batch_size: samples, train_micro_batch_size_per_gpu: micro, bf16, fp16, optimizer, activation_checkpointing } = config;
   const { stage } = config.zero_optimization;
-  const f32 = !config.bf16.enabled && !config.fp16.enabled;
+  const recompute: Candidate['recompute'] = activation_checkpointing.cpu_checkpointing ? 2 : recomputes(config, model) ? 1 : 0;
+  const lower: readonly Candidate['recompute'][] = batch
+    ? ([0, 1, 2] as const).filter((level) => level >= recompute && (level < 2 || device === 'cuda'))
+    : [recompute];
+  const adam = optimizer?.type === 'AdamW' || optimizer?.type === 'Adam';
   const worlds = [worldSize];
   for (let ranks = 2 * worldSize; ranks <= MOST_RANKS; ranks *= 2) worlds.push(ranks);
   const result: Candidate[] = [];
   for (const ranks of worlds)
-    for (const microBatch of divisors(micro))
-      for (const bf16 of f32 ? [false, true] : [false])
-        for (const again of canRecompute(model) && !recompute ? [false, true] : [recompute])
-          for (const shards of ([0, 1, 2, 3] as const).filter((s) => s >= stage && (s === stage || ranks > 1))) {
-            // The same samples in a step; where there are more ranks than samples, a step takes one micro-batch of each.
-            if (batch >= ranks * microBatch && batch % (ranks * microBatch) !== 0) continue;
-            const cost =
-              COST.stage[shards] -
-              COST.stage[stage] +
-              COST.halfMicroBatch * Math.log2(micro / microBatch) +
-              COST.recompute * Number(again !== recompute) +
-              COST.bf16 * Number(bf16) +
-              COST.twiceRanks * Math.log2(ranks / worldSize);
-            result.push({ stage: shards, microBatch, recompute: again, bf16, worldSize: ranks, cost });
-          }
+    for (const microBatch of batch ? divisors(micro) : [micro])
+      for (const narrow of bf16.enabled || fp16.enabled ? [false] : [false, true])
+        for (const eightBit of adam ? [false, true] : [false])
+          for (const level of lower)
+            for (const shards of ([0, 1, 2, 3] as const).filter((s) => s >= stage && (s === stage || ranks > 1))) {
+              if (samples >= ranks * microBatch && samples % (ranks * microBatch) !== 0) continue;
+              const cost =
+                COST.stage[shards] -
+                COST.stage[stage] +
+                COST.halfMicroBatch * Math.log2(micro / microBatch) +
+                COST.recompute[level] -
+                COST.recompute[recompute] +
+                COST.bf16 * Number(narrow) +
+                COST.eightBit * Number(eightBit) +
+                COST.twiceRanks * Math.log2(ranks / worldSize);
+              result.push({ stage: shards, microBatch, recompute: level, bf16: narrow, eightBit, worldSize: ranks, cost });
+            }
   return result;
+}
+
+/** Whether two differ in what they hold of activations alone. */
+function sameState(a: Candidate, b: Candidate): boolean {
+  return a.stage === b.stage && a.bf16 === b.bf16 && a.eightBit === b.eightBit && a.worldSize === b.worldSize;
 }
 
 /** Whether a candidate gives up nothing that another one keeps. */
@@ -105,56 +136,51 @@ function needsNoLess(candidate: Candidate, other: Candidate): boolean {
     candidate.microBatch >= other.microBatch &&
     candidate.recompute <= other.recompute &&
     candidate.bf16 <= other.bf16 &&
+    candidate.eightBit <= other.eightBit &&
     candidate.worldSize <= other.worldSize
   );
 }
 
-function patchOf({ stage, microBatch, bf16, worldSize }: Candidate, config: Config, before: number): Record<string, unknown> {
-  const { train_batch_size: batch, train_micro_batch_size_per_gpu: micro } = config;
-  const samples = Math.max(batch, microBatch * worldSize);
+function patchOf(candidate: Candidate, config: DeepSpeedConfig, ranksBefore: number): Record<string, unknown> {
+  const { stage, microBatch, recompute, bf16, eightBit, worldSize } = candidate;
+  const { train_micro_batch_size_per_gpu: micro } = config;
+  const { samples, steps } = batchOf(candidate, config);
   return {
     ...(stage !== config.zero_optimization.stage && { zero_optimization: { stage } }),
-    ...(bf16 && { bf16: { enabled: true } }),
-    ...((microBatch !== micro || worldSize !== before) && {
+    ...((microBatch !== micro || worldSize !== ranksBefore) && {
       train_batch_size: samples,
       train_micro_batch_size_per_gpu: microBatch,
-      gradient_accumulation_steps: samples / (microBatch * worldSize),
+      gradient_accumulation_steps: steps,
     }),
+    ...(recompute > 0 && { activation_checkpointing: { enabled: true, ...(recompute === 2 && { cpu_checkpointing: true }) } }),
+    ...(bf16 && { bf16: { enabled: true } }),
+    ...(eightBit && { optimizer: { type: 'AdamW8bit' } }),
   };
 }
 
-const SHARDED = ['', 'optimizer state', 'optimizer state and gradients', 'optimizer state, gradients and parameters'] as const;
+const SHARDED = ['nothing', 'optimizer state', 'optimizer state and gradients', 'optimizer state, gradients and parameters'] as const;
 
-function sentences(candidate: Candidate, request: PlanRequest, config: Config): string[] {
-  const { stage, microBatch, recompute, bf16, worldSize } = candidate;
-  const { train_micro_batch_size_per_gpu: micro, train_batch_size: batch } = config;
+function sentences(candidate: Candidate, request: PlanRequest, config: DeepSpeedConfig): string[] {
+  const { stage, microBatch, recompute, bf16, eightBit, worldSize } = candidate;
   const says: string[] = [];
-  if (stage !== config.zero_optimization.stage) says.push(`zero_optimization.stage ${stage}: shard ${SHARDED[stage]}`);
-  if (microBatch !== micro) {
-    const steps = Math.max(batch, microBatch * worldSize) / (microBatch * worldSize);
-    says.push(`train_micro_batch_size_per_gpu ${microBatch} with gradient_accumulation_steps ${steps}`);
-  }
-  if (recompute !== request.recompute) says.push('recompute activations in backward (model.recompute = true)');
-  if (bf16) says.push('train in bf16');
+  if (stage !== config.zero_optimization.stage) says.push(`stage ${stage}, which shards ${SHARDED[stage]}`);
+  if (microBatch !== config.train_micro_batch_size_per_gpu)
+    says.push(`micro-batches of ${microBatch}, ${batchOf(candidate, config).steps} to a step`);
+  if (recompute === 1 && !recomputes(config, request.model)) says.push('blocks recomputed in backward');
+  if (recompute === 2 && !config.activation_checkpointing.cpu_checkpointing)
+    says.push('blocks recomputed in backward, from inputs in host memory');
+  if (bf16) says.push('bf16 instead of f32');
+  if (eightBit) says.push('optimizer state in 8 bits');
   if (worldSize !== request.worldSize) says.push(`${worldSize} ranks instead of ${request.worldSize}`);
   return says;
+}
+
+function batchOf({ microBatch, worldSize }: Candidate, { train_batch_size: before }: DeepSpeedConfig): { samples: number; steps: number } {
+  const samples = Math.max(before, microBatch * worldSize);
+  return { samples, steps: samples / (microBatch * worldSize) };
 }
 
 /** All divisors, largest first. */
 function divisors(n: number): number[] {
   return Array.from({ length: n }, (_, i) => n - i).filter((d) => n % d === 0);
-}
-
-/** `patch` over `base`, objects into objects. */
-export function merged(base: Readonly<Record<string, unknown>>, patch: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const result: Record<string, unknown> = { ...base };
-  for (const [key, value] of Object.entries(patch)) {
-    const own = base[key];
-    result[key] = isRecord(own) && isRecord(value) ? merged(own, value) : value;
-  }
-  return result;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

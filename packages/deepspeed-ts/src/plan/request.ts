@@ -1,6 +1,6 @@
 import { DecoderLM, DeepSpeedError, decoderConfig, type MemoryModel, namedParameters } from '@deepspeed-ts/core';
 import { cpuMemoryModel } from '@deepspeed-ts/kernels-cpu';
-import { loadConfig } from '../config/index.js';
+import { type DeepSpeedConfig, loadConfig } from '../config/index.js';
 import { readConfig } from '../config/source.js';
 import type { DeviceName } from '../device.js';
 import type { EngineOptions } from '../engine/assemble.js';
@@ -8,7 +8,7 @@ import type { Batch } from '../engine/batch.js';
 import type { TrainableModel } from '../engine/parts.js';
 import { dtypesOf } from '../precision/index.js';
 import type { Holdings } from './dry-device.js';
-import { dryRun, type Usage } from './dry-run.js';
+import { dryRun, drySetup, type Usage } from './dry-run.js';
 import type { MemoryPlan, MemoryRows } from './memory-plan.js';
 
 export interface PlanOptions extends Pick<EngineOptions, 'optimizer' | 'parameterGroups'> {
@@ -23,7 +23,7 @@ export interface PlanOptions extends Pick<EngineOptions, 'optimizer' | 'paramete
   readonly sequenceLength?: number;
   /** A micro-batch of so many samples, for a model that is not a language model: only shapes and types count. */
   readonly batch?: (samples: number) => Batch;
-  /** Recompute blocks in backward instead of keeping their activations; default: as the model says. */
+  /** Recompute blocks in backward, as `activation_checkpointing.enabled` in the config does. */
   readonly recompute?: boolean;
   /** What it will run on; it need not be here. Default 'cuda'. */
   readonly device?: DeviceName;
@@ -37,9 +37,9 @@ export interface PlanRequest extends Pick<EngineOptions, 'optimizer' | 'paramete
   /** As the user wrote it. */
   readonly raw: Readonly<Record<string, unknown>>;
   readonly worldSize: number;
-  readonly recompute: boolean;
   readonly sequenceLength: number | undefined;
-  readonly batch: (samples: number) => Batch;
+  /** `undefined`: what a step takes is not known, and state alone is planned. */
+  readonly batch: ((samples: number) => Batch) | undefined;
   readonly device: DeviceName;
   readonly memoryModel: MemoryModel;
 }
@@ -56,11 +56,11 @@ export async function requestOf(options: PlanOptions): Promise<PlanRequest> {
     throw new DeepSpeedError('ERR_PLAN', `[plan] sequenceLength: the model takes at most ${longest} tokens, got ${sequenceLength}`);
   if (!options.batch && sequenceLength === undefined)
     throw new DeepSpeedError('ERR_PLAN', '[plan] expected sequenceLength, or batch for a model whose micro-batches are not tokens');
+  const raw = readConfig(options.config).raw as Readonly<Record<string, unknown>>;
   return {
     model,
-    raw: readConfig(options.config).raw as Readonly<Record<string, unknown>>,
+    raw: options.recompute ? merged(raw, { activation_checkpointing: { enabled: true } }) : raw,
     worldSize,
-    recompute: options.recompute ?? recomputeOf(model),
     sequenceLength: options.batch ? undefined : sequenceLength,
     batch: options.batch ?? ((samples) => tokens(samples, sequenceLength!)),
     device,
@@ -72,24 +72,24 @@ export async function requestOf(options: PlanOptions): Promise<PlanRequest> {
 
 /** @throws ConfigError when the request's config can't be used at its number of ranks */
 export async function planRequest(request: PlanRequest): Promise<MemoryPlan> {
-  const { worldSize, device, memoryModel, sequenceLength, recompute } = request;
+  const { worldSize, device, memoryModel, sequenceLength, model } = request;
   const config = loadConfig(request.raw, worldSize);
-  const usage = await withRecompute(request, () =>
-    dryRun({ ...request, config, ranks: worldSize, memory: memoryModel }, request.batch(config.train_micro_batch_size_per_gpu)),
-  );
+  const batch = request.batch?.(config.train_micro_batch_size_per_gpu);
+  const setup = { ...request, config, ranks: worldSize, memory: memoryModel };
+  const usage = await (batch ? dryRun(setup, batch) : drySetup(setup));
   const fixed = memoryModel.fixed(worldSize);
   const taken = usage.reserved + usage.workspace + sum(fixed);
   return {
     device,
     worldSize,
-    modelParameters: [...namedParameters(request.model).values()].reduce((total, { numel }) => total + numel, 0),
+    modelParameters: [...namedParameters(model).values()].reduce((total, { numel }) => total + numel, 0),
     settings: {
       stage: config.zero_optimization.stage,
       dtype: dtypesOf(config).dtype,
       microBatch: config.train_micro_batch_size_per_gpu,
       accumulation: config.gradient_accumulation_steps,
       batch: config.train_batch_size,
-      recompute,
+      recompute: recomputes(config, model),
       sequenceLength,
     },
     steady: rowsOf(usage.steady, usage),
@@ -98,13 +98,8 @@ export async function planRequest(request: PlanRequest): Promise<MemoryPlan> {
     workspace: usage.workspace,
     fixed,
     required: taken,
-    host: memoryModel.host(worldSize),
+    host: { ...memoryModel.host(worldSize), ...(usage.host > 0 && { offloaded: usage.host }) },
   };
-}
-
-/** Whether recomputing can be switched on in a model. */
-export function canRecompute(model: TrainableModel): boolean {
-  return 'recompute' in model && typeof model.recompute === 'boolean';
 }
 
 export async function memoryModelOf(device: DeviceName): Promise<MemoryModel> {
@@ -113,21 +108,25 @@ export async function memoryModelOf(device: DeviceName): Promise<MemoryModel> {
   return (await import('@deepspeed-ts/kernels-cuda')).cudaMemoryModel();
 }
 
-/** Runs `body` with the model set as the request wants it, and sets it back. */
-export async function withRecompute<T>({ model, recompute }: PlanRequest, body: () => Promise<T>): Promise<T> {
-  if (!canRecompute(model)) return body();
-  const settable = model as TrainableModel & { recompute: boolean };
-  const before = settable.recompute;
-  settable.recompute = recompute;
-  try {
-    return await body();
-  } finally {
-    settable.recompute = before;
-  }
+/** Whether blocks are recomputed: as the config says, else as the model does. */
+export function recomputes({ activation_checkpointing: asked }: DeepSpeedConfig, model: TrainableModel): boolean {
+  const { enabled, every_nth_block, number_checkpoints, cpu_checkpointing } = asked;
+  if (enabled !== null) return enabled;
+  return every_nth_block > 1 || number_checkpoints !== null || cpu_checkpointing || ('recompute' in model && model.recompute === true);
 }
 
-function recomputeOf(model: TrainableModel): boolean {
-  return canRecompute(model) && (model as TrainableModel & { recompute: boolean }).recompute;
+/** `patch` over `base`, objects into objects. */
+export function merged(base: Readonly<Record<string, unknown>>, patch: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const result: Record<string, unknown> = { ...base };
+  for (const [key, value] of Object.entries(patch)) {
+    const own = base[key];
+    result[key] = isRecord(own) && isRecord(value) ? merged(own, value) : value;
+  }
+  return result;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function tokens(samples: number, length: number): Batch {
@@ -135,8 +134,11 @@ function tokens(samples: number, length: number): Batch {
   return { inputIds: ids, labels: ids };
 }
 
-function rowsOf({ parameters, gathered, gradients, optimizer, activations, communication, data }: Holdings, { master }: Usage): MemoryRows {
-  return { parameters, gathered, gradients, master, optimizer: optimizer - master, activations, communication, data };
+function rowsOf(
+  { parameters, gathered, gradients, optimizer, activations, communication, data, host }: Holdings,
+  { master }: Usage,
+): MemoryRows {
+  return { parameters, gathered, gradients, master, optimizer: optimizer - master, activations, communication, data, host };
 }
 
 function sum(values: Readonly<Record<string, number>>): number {
