@@ -71,7 +71,7 @@ export class Checkpointer {
       snapshot,
       threads: this.#threads,
       manifest: { ...this.#describe(first.tag, excludeFrozen), id: first.id, client_state: options.clientState ?? null },
-      huggingFaceConfig: huggingFaceConfigOf(model),
+      huggingFaceConfig: huggingFaceConfigOf(model, undefined, store.masterDtype),
       saveLatest: options.saveLatest ?? true,
       keepLast: options.keepLast ?? config.checkpoint.keep_last ?? undefined,
     });

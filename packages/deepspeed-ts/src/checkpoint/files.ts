@@ -5,10 +5,12 @@ import { CheckpointError, readError, writeError } from './error.js';
 import { CHUNK, type FileRecord } from './io/chunks.js';
 
 /** Writes a small file to disk. */
-
 export async function writeJson(path: string, value: unknown): Promise<FileRecord> {
-  const bytes = new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
-  return writeNew(path, bytes);
+  return writeNew(path, new TextEncoder().encode(jsonText(value)));
+}
+
+export function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
 }
 
 /** Gives a file new contents, all at once. */

@@ -6,7 +6,7 @@ import type { ParameterGroup } from '../engine/optimizer.js';
 import type { LossScalerState } from '../precision/index.js';
 import type { SchedulerState } from '../schedules/scheduler.js';
 import { CheckpointError } from './error.js';
-import { corrupt } from './files.js';
+import { corrupt, jsonText } from './files.js';
 import { CHUNK, type FileRecord } from './io/chunks.js';
 
 export const MANIFEST = 'deepspeed-ts.json';
@@ -83,7 +83,8 @@ export async function readManifest(directory: string): Promise<Manifest> {
     throw corrupt(path, (cause as Error).message);
   }
   const { checksum, ...content } = manifest;
-  if (checksumOf(content) !== checksum) throw corrupt(path, 'its contents do not fit its checksum');
+  // Also where it would mean the same, as with an E for an e: whatever changed one letter has changed others elsewhere.
+  if (text !== jsonText(manifest) || checksumOf(content) !== checksum) throw corrupt(path, 'its contents do not fit its checksum');
   if (content.format !== FORMAT || content.version !== VERSION) {
     const got = `'${content.format}', version ${content.version}`;
     throw new CheckpointError(

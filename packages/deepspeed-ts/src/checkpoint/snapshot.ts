@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Parameter, TensorPlan } from '@deepspeed-ts/core';
+import { bytesOf, type Parameter, type TensorPlan } from '@deepspeed-ts/core';
 import type { Placement, ReadBytes, UnitLayout, ZeroStore } from '@deepspeed-ts/zero';
 import { FileWriter } from './io/file-writer.js';
 import type { FileThreads } from './io/threads.js';
@@ -39,7 +39,7 @@ export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted,
   const mine = (layout: UnitLayout) => writers.get(layout) === rank;
 
   const placements = layouts.filter(mine).flatMap(placementsOf);
-  const weightPlans = placements.map(({ name, parameter }): TensorPlan => ({ name, shape: parameter.shape, dtype: 'f32' }));
+  const weightPlans = placements.map(({ name, parameter }): TensorPlan => ({ name, shape: parameter.shape, dtype: store.masterDtype }));
   const parts = [...store.localState()].filter(({ kind }) => kind !== 'weights');
   const partPlans = parts.map(({ kind, name, start, count, dtype }) => ({ name: partName(kind, name, start), shape: [count], dtype }));
 
@@ -69,7 +69,7 @@ export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted,
   return {
     files,
     weightMap: Object.fromEntries(all.map(({ name, file }) => [name, file])),
-    totalSize: all.reduce((sum, { numel }) => sum + 4 * numel, 0),
+    totalSize: all.reduce((sum, { numel }) => sum + bytesOf(store.masterDtype) * numel, 0),
     failure,
   };
 }

@@ -7,7 +7,7 @@ import { afterAll, expect, test } from 'vitest';
 import { runWorld, spawnWorld } from '../spawn-world.js';
 import { close } from '../zero/training-run.js';
 import type { FailingSaveArgs, SaveOutcome } from './failing-save-rank.js';
-import { hashOfState, open } from './resumable-run.js';
+import { hashOfState, open, trainMicro } from './resumable-run.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'failing-save-'));
 const at = (...parts: string[]) => join(directory, ...parts);
@@ -18,7 +18,7 @@ afterAll(() => {
 });
 
 const program = new URL('./failing-save-rank.ts', import.meta.url);
-const run = { model: 'odd', stage: 2 } as const;
+const run = { model: 'odd', stage: 2, checkpoint: { tag_validation: 'Fail' } } as const;
 
 test('what a save meets on one rank is told by both, and the checkpoint before stays', async () => {
   // A disk that has room for one checkpoint, and one that is read-only, where this process may make them.
@@ -76,17 +76,41 @@ test('what a save meets on one rank is told by both, and the checkpoint before s
 
 test('a rank that ends in the middle of a save fails it for the others', async () => {
   const saves: FailingSaveArgs['saves'] = [
-    { directory: at('peer'), tag: 'good' },
+    // Tags may differ here: that of rank 0 is taken.
+    { directory: at('peer'), tag: 'good', disturb: 'other tag on rank 1' },
     { directory: at('peer'), tag: 'cut', disturb: 'end rank 1' },
   ];
-  const [first, second] = await (await spawnWorld<SaveOutcome[], FailingSaveArgs>(program, 2, { args: { run, saves } })).outcomes();
+  const args: FailingSaveArgs = { run: { ...run, large: true, checkpoint: { tag_validation: 'Warn' } }, saves };
+  const [first, second] = await (await spawnWorld<SaveOutcome[], FailingSaveArgs>(program, 2, { args })).outcomes();
+  expect(first!.output).toContain(
+    "tag: expected the same on every rank, got 'good-0' on rank 0 and 'good-1' on rank 1; that of rank 0 is taken",
+  );
   expect(second!.signal).toBe('SIGKILL');
   expect(first!.error, first!.output).toMatchObject({
     code: 'ERR_CHECKPOINT_PEER',
     message: expect.stringMatching(/cut.* was not finished: the process of rank 1 has ended\. Checkpoints saved before are untouched/),
   });
-  expect(readdirSync(at('peer')).sort()).toEqual(['good', 'latest']);
-  expect(readFileSync(at('peer', 'latest'), 'utf8')).toBe('good');
+  expect(readdirSync(at('peer')).sort()).toEqual(['good-0', 'latest']);
+  expect(readFileSync(at('peer', 'latest'), 'utf8')).toBe('good-0');
+});
+
+test('a disk that fills up while threads write leaves the checkpoint before, and room for the next', async () => {
+  if (!mount('filling', 'size=12m')) return console.warn('no right to mount a file system: the case of a disk that fills up is left out');
+  const resumable = await open({ ...run, large: true, stage: 0 }, new WorldOfOne());
+  const { engine } = resumable;
+  const save = async (tag: string) => (await engine.saveCheckpoint(at('filling'), { tag, keepLast: 1 })).finished;
+  await save('good');
+  const hash = await hashOfState(engine);
+  await trainMicro(resumable, 1);
+  await expect(save('next')).rejects.toThrow(
+    /can't write .*\.saving-next.*\.safetensors: the disk is full; free some space or save elsewhere/,
+  );
+  expect(readdirSync(at('filling')).sort()).toEqual(['good', 'latest']);
+  await engine.loadCheckpoint(at('filling'));
+  expect(await hashOfState(engine)).toBe(hash);
+  rmSync(at('filling', 'good'), { recursive: true });
+  await save('next');
+  await close(engine);
 });
 
 test('a damaged shard is named by both ranks, whichever of them has looked at it', async () => {

@@ -12,12 +12,12 @@ import type { SavingArgs } from './saving-rank.js';
 const directory = mkdtempSync(join(tmpdir(), 'kill-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-const INSTANTS = 40;
+const INSTANTS = 50;
 const BUDGET_MS = 30_000;
 
 test('killing all ranks at any instant of a save leaves the last good checkpoint', async () => {
   const saves = join(directory, 'saves');
-  const args: SavingArgs = { run: { model: 'odd', stage: 3 }, directory: saves };
+  const args: SavingArgs = { run: { model: 'gpt', large: true, stage: 3 }, directory: saves };
   const world = await spawnWorld<never, SavingArgs>(new URL('./saving-rank.ts', import.meta.url), 2, { args, timeoutMs: 110_000 });
   await world.heard(0, 'step 4');
 
@@ -39,7 +39,7 @@ test('killing all ranks at any instant of a save leaves the last good checkpoint
   world.kill();
   await world.outcomes();
 
-  const { engine } = await open({ model: 'odd', stage: 0 }, new WorldOfOne());
+  const { engine } = await open({ model: 'gpt', large: true, stage: 0 }, new WorldOfOne());
   let midSave = 0;
   for (const path of [...copies, saves]) {
     if (readdirSync(path).some((name) => name.startsWith('.saving'))) midSave++;

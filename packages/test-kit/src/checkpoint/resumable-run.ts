@@ -1,14 +1,21 @@
 import { createHash } from 'node:crypto';
-import { type Communicator, uniforms } from '@deepspeed-ts/core';
-import { type Batch, type DataLoader, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
+import { type Communicator, DecoderLM, gpt2, uniforms } from '@deepspeed-ts/core';
+import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
 import { buildModel, CONTEXT, VOCABULARY } from '../zero/models.js';
 import { configOf, type TrainingRun } from '../zero/training-run.js';
 
-export type Run = Omit<TrainingRun, 'steps'>;
+export interface Run extends Omit<TrainingRun, 'steps'> {
+  /** A model of 7 MB of state instead: enough for files to be written by threads. */
+  readonly large?: boolean;
+  /** The section of the config. */
+  readonly checkpoint?: object;
+  /** Micro-batches that are loaded ahead. */
+  readonly loadAhead?: number;
+}
 
 export interface Resumable {
   readonly engine: DeepSpeedEngine;
-  readonly loader: Pick<DataLoader<never, Batch>, 'next' | 'stateDict'>;
+  readonly loader: { next(): Batch | Promise<Batch>; stateDict(): unknown };
 }
 
 /** Few and uneven enough that some steps end an epoch. */
@@ -23,15 +30,20 @@ const trainingData = {
 const scheduler = { type: 'WarmupLR', params: { warmup_min_lr: 0, warmup_max_lr: 0.01, warmup_num_steps: 8 } };
 
 export async function open(run: Run, communicator: Communicator): Promise<Resumable> {
-  const model = buildModel(run.model, run);
-  const config = { ...configOf({ ...run, steps: 0 }), scheduler };
-  const { engine, dataloader } = await initialize({ model, communicator, seed: 3, config, trainingData });
+  const model = run.large ? largeModel() : buildModel(run.model, run);
+  const config = { ...configOf({ ...run, steps: 0 }), scheduler, ...(run.checkpoint && { checkpoint: run.checkpoint }) };
+  const ahead = run.loadAhead === undefined ? {} : { prefetch: run.loadAhead };
+  const { engine, dataloader } = await initialize({ model, communicator, seed: 3, config, trainingData, ...ahead });
   return { engine, loader: dataloader! };
+}
+
+function largeModel(): DecoderLM {
+  return new DecoderLM(gpt2({ vocabSize: VOCABULARY, layers: 2, heads: 4, dim: 160, context: CONTEXT }));
 }
 
 export async function trainMicro({ engine, loader }: Resumable, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
-    engine.backward(engine.forward(loader.next()));
+    engine.backward(engine.forward(await loader.next()));
     await engine.step();
   }
 }
