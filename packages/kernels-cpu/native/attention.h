@@ -18,6 +18,7 @@ struct Attention {
   double scale, dropout;
   bool causal;
   PhiloxKey key;
+  const int32_t* positions;  // [batch, length], of each token in its document; null: a row is one document
   int64_t group() const { return heads / kv_heads; }
   int64_t token() const { return (heads + 2 * kv_heads) * d; }  // elements of one token of qkv: q heads, k heads, v heads
   // Floats between the rows of a head's copy: an odd number of cache lines, with d columns and room to read NR at a time.
@@ -27,13 +28,31 @@ struct Attention {
   int64_t columns_size() const { return slivers() * d * NR; }
 };
 
-static const char* read_attention(const char* op, const Call& c, const View& qkv, Attention& s) {
+// Positions start at 0 in each row and grow by at most one from token to token: where documents start never moves back.
+static const char* read_positions(const char* op, const View& positions, Attention& s) {
+  if (positions.dtype != I32 || positions.numel != s.batch * s.length || !s.causal)
+    return error_text("%s: positions must be i32[%lld, %lld] and go with a causal mask", op, (long long)s.batch, (long long)s.length);
+  s.positions = positions.as<const int32_t>();
+  for (int64_t row = 0; row < s.batch; row++)
+    for (int64_t i = 0, most = 0; i < s.length; i++) {
+      const int64_t position = s.positions[row * s.length + i];
+      if (position < 0 || position > most)
+        return error_text("%s: position %lld of token %lld in row %lld, expected 0 to %lld: positions count from 0 in each document", op,
+                          (long long)position, (long long)i, (long long)row, (long long)most);
+      most = position + 1;
+    }
+  return nullptr;
+}
+
+// `positions`: the index of that optional input.
+static const char* read_attention(const char* op, const Call& c, const View& qkv, int positions, Attention& s) {
   s.batch = qkv.dims[0], s.length = qkv.dims[1];
   s.heads = (int64_t)c.attrs[0], s.kv_heads = (int64_t)c.attrs[1], s.d = (int64_t)c.attrs[2];
   s.scale = c.attrs[3], s.causal = c.attrs[4] != 0, s.dropout = c.attrs[5];
   s.key = {(uint32_t)c.attrs[6], (uint32_t)c.attrs[7], (uint32_t)c.attrs[8], (uint32_t)c.attrs[9]};
   s.window = c.n_attrs > 10 && c.attrs[10] < (double)s.length ? (int64_t)c.attrs[10] : 0;
-  if (s.kv_heads > 0 && s.heads % s.kv_heads == 0 && s.token() == qkv.dims[2]) return nullptr;
+  if (s.kv_heads > 0 && s.heads % s.kv_heads == 0 && s.token() == qkv.dims[2])
+    return c.n_in > positions ? read_positions(op, c.in[positions], s) : nullptr;
   return error_text("%s: %lld query and %lld key/value heads of %lld do not make up rows of %lld", op, (long long)s.heads,
                     (long long)s.kv_heads, (long long)s.d, (long long)qkv.dims[2]);
 }
@@ -117,15 +136,19 @@ DS_INLINE int64_t seen_keys(const Attention& a, int64_t i, int64_t j0, int64_t n
   return a.causal ? smaller(n, larger(0, i + 1 - j0)) : n;
 }
 
-// How many of the first `seen` keys from j0 lie before row i's window.
-DS_INLINE int64_t hidden_keys(const Attention& a, int64_t i, int64_t j0, int64_t seen) {
-  return a.window > 0 ? smaller(seen, larger(0, i + 1 - a.window - j0)) : 0;
+// The first key that row i of sequence b sees.
+DS_INLINE int64_t first_key(const Attention& a, int64_t b, int64_t i) {
+  const int64_t document = a.positions ? i - a.positions[b * a.length + i] : 0;
+  return a.window > 0 ? larger(document, i + 1 - a.window) : document;
+}
+
+// How many of the first `seen` keys from j0 lie before row i's document or window.
+DS_INLINE int64_t hidden_keys(const Attention& a, int64_t b, int64_t i, int64_t j0, int64_t seen) {
+  return smaller(seen, larger(0, first_key(a, b, i) - j0));
 }
 
 // The first block of keys that some row from i0 on sees.
-DS_INLINE int64_t first_block(const Attention& a, int64_t i0) {
-  return a.window > 0 ? larger(0, i0 + 1 - a.window) / kKeys * kKeys : 0;
-}
+DS_INLINE int64_t first_block(const Attention& a, int64_t b, int64_t i0) { return first_key(a, b, i0) / kKeys * kKeys; }
 
 }  // namespace DS_ISA_NS
 }  // namespace ds

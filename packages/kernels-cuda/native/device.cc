@@ -138,6 +138,13 @@ std::string take_fault(std::string* op) {
     case kFaultLabel:
       *op = "linear_cross_entropy";
       return error_text("label %lld at position %lld is outside the vocabulary's 0..%lld", fault.a, fault.b, fault.c - 1);
+    case kFaultDocument:
+      *op = "attention";
+      return error_text("position %lld at token %lld of the batch, expected 0 to %lld: positions count from 0 in each document", fault.a,
+                        fault.b, fault.c);
+    case kFaultPosition:
+      *op = "rope";
+      return error_text("position %lld at token %lld of the batch is outside the table's 0..%lld", fault.a, fault.b, fault.c - 1);
   }
   *op = "kernel";
   return error_text("fault %d (%lld, %lld, %lld)", int(code), fault.a, fault.b, fault.c);

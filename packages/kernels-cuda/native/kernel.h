@@ -83,7 +83,7 @@ extern const char* const kNoWorkspace;
 // ---- faults found on the device --------------------------------------------------------------------------
 // A kernel that finds bad data (a token outside the table) calls device_fault() of fault.cuh with one of these codes; the next
 // read reports it. Add a text for a new code in fault.cc; %lld stand for a, b and c.
-enum FaultCode : int32_t { kNoFault = 0, kFaultEmbeddingId = 1, kFaultLabel = 2 };
+enum FaultCode : int32_t { kNoFault = 0, kFaultEmbeddingId = 1, kFaultLabel = 2, kFaultDocument = 3, kFaultPosition = 4 };
 struct Fault {
   int32_t code;
   long long a, b, c;

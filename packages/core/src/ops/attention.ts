@@ -1,11 +1,13 @@
 import { type Argument, apply } from '../autograd/apply.js';
+import { DeepSpeedError } from '../errors.js';
 import { uniforms } from '../random/philox.js';
-import type { HostTensor } from '../tensor/host.js';
+import { type HostTensor, hostTensor } from '../tensor/host.js';
 import type { Tensor, TensorSpec } from '../tensor/tensor.js';
-import { columns, expect, expectFloat } from './check.js';
+import { columns, expect, expectFloat, sameShape } from './check.js';
 import { defineOp } from './define-op.js';
 import { type DropoutAttrs, dropoutKey } from './dropout.js';
 import { launch } from './launch.js';
+import type { Random } from './random-samples.js';
 
 interface AttentionAttrs extends DropoutAttrs {
   heads: number;
@@ -23,13 +25,16 @@ const attrNames = ['heads', 'kvHeads', 'headDim', 'scale', 'causal', 'p', 'seedL
  * y = softmax(scale q k') v by head, causal if asked, over a sliding window of keys if asked (Beltagy et al.,
  * arXiv:2004.05150). Input qkv [B, T, (Hq + 2 Hkv) D]: per token the query heads, then the key
  * heads, then the value heads; query head h reads key head floor(h / (Hq / Hkv)) (Ainslie et al., arXiv:2305.13245).
+ * Optional input positions i32 [B, T]: a row holds several documents one after another, and this is where each token stands in its
+ * own, from 0 on. Token i then sees keys from i - positions[i] on: no document sees another. Positions start at 0 and grow by at
+ * most one from token to token; kernels refuse others where they see them (on the host at once, on a GPU at the next read).
  * Outputs y [B, T, Hq D] and lse f32 [B, Hq, T], the logarithm of each row's sum of exponentials, from which backward rebuilds
  * the probabilities: the T x T matrix is never kept (Dao et al., arXiv:2205.14135).
  */
 export const attentionOp = defineOp<AttentionAttrs>({
   name: 'attention',
   attrs: attrNames,
-  infer([qkv], { heads, kvHeads, headDim, window }) {
+  infer([qkv, positions], { heads, kvHeads, headDim, window, causal }) {
     expectFloat('attention', 'qkv', qkv!);
     expect(heads % kvHeads === 0, 'attention', 'query heads to be a multiple of key heads', `${heads} and ${kvHeads}`);
     const whole = window === undefined || (Number.isInteger(window) && window >= 0);
@@ -37,13 +42,18 @@ export const attentionOp = defineOp<AttentionAttrs>({
     const width = (heads + 2 * kvHeads) * headDim;
     expect(qkv!.shape.length === 3 && columns(qkv!) === width, 'attention', `qkv of shape [batch, tokens, ${width}]`, qkv!);
     const [batch, tokens] = qkv!.shape as [number, number, number];
+    if (positions) {
+      const fits = positions.dtype === 'i32' && sameShape(positions.shape, [batch, tokens]);
+      expect(fits, 'attention', `positions i32[${batch}, ${tokens}]`, positions);
+      expect(causal !== 0, 'attention', 'a causal mask where positions tell documents apart', 'causal false');
+    }
     return [
       { shape: [batch, tokens, heads * headDim], dtype: qkv!.dtype },
       { shape: [batch, heads, tokens], dtype: 'f32' },
     ];
   },
-  reference([qkv], attrs, [y, lse]) {
-    eachHead(qkv!, attrs, ({ q, k, v, out, row, begin, end, keep }) => {
+  reference([qkv, positions], attrs, [y, lse]) {
+    eachHead(qkv!, positions, attrs, ({ q, k, v, out, row, begin, end, keep }) => {
       const scores = Array.from({ length: end - begin }, (_, at) => attrs.scale * dot(qkv!, q, k(begin + at), attrs.headDim));
       const max = scores.reduce((a, s) => Math.max(a, s), Number.NEGATIVE_INFINITY);
       const sum = scores.reduce((a, s) => a + Math.exp(s - max), 0);
@@ -55,9 +65,10 @@ export const attentionOp = defineOp<AttentionAttrs>({
       }
     });
   },
-  saves: { inputs: [0], outputs: [0, 1] },
-  vjp({ attrs, input, output, grad, into }) {
-    launch(attentionBackward, [grad(0)!, input(0), output(0), output(1)], [into(0).tensor], attrs);
+  saves: { inputs: [0, 1], outputs: [0, 1] },
+  vjp({ attrs, inputSpecs, input, output, grad, into }) {
+    const documents = inputSpecs.length > 1 ? [input(1)] : [];
+    launch(attentionBackward, [grad(0)!, input(0), output(0), output(1), ...documents], [into(0).tensor], attrs);
   },
   samples: (r) => [
     { inputs: [r.randn(2, 5, 3 * 2 * 4)], attrs: shape(2, 2, 4) },
@@ -74,18 +85,21 @@ export const attentionOp = defineOp<AttentionAttrs>({
       differentiable: [],
       note: 'sliding window, several blocks',
     },
+    { inputs: [r.randn(2, 7, (2 + 2) * 4), documents(7, [3, 1, 3], [1, 1, 5])], attrs: shape(2, 1, 4), note: 'documents' },
+    { inputs: [r.randn(1, 9, 3 * 4), documents(9, [1, 6, 2])], attrs: { ...shape(1, 1, 4), window: 3 }, note: 'documents and a window' },
+    ...documentSamples(r).map(({ qkv, positions, attrs, note }) => ({ inputs: [qkv, positions], attrs, differentiable: [], note })),
   ],
 });
 
-/** Inputs dy, qkv, y, lse; output dqkv. */
+/** Inputs dy, qkv, y, lse and, where attention had them, positions; output dqkv. */
 export const attentionBackward = defineOp<AttentionAttrs>({
   name: 'attention_backward',
   attrs: attrNames,
   infer: ([, qkv]) => [{ shape: qkv!.shape, dtype: qkv!.dtype }],
-  reference([dy, qkv, y, lse], attrs, [dqkv]) {
+  reference([dy, qkv, y, lse, positions], attrs, [dqkv]) {
     const { headDim, scale } = attrs;
     dqkv!.data.fill(0);
-    eachHead(qkv!, attrs, ({ q, k, v, out, row, begin, end, keep }) => {
+    eachHead(qkv!, positions, attrs, ({ q, k, v, out, row, begin, end, keep }) => {
       // delta = dy . y = sum_j P_j dP_j, the softmax's own correction.
       let delta = 0;
       for (let d = 0; d < headDim; d++) delta += dy!.data[out + d]! * y!.data[out + d]!;
@@ -113,10 +127,13 @@ export const attentionBackward = defineOp<AttentionAttrs>({
       { qkv: r.randn(1, 300, 3 * 64), attrs: { ...shape(1, 1, 64), window: 37 } },
       { qkv: r.randn(1, 40, 3 * 16), attrs: { ...shape(1, 1, 16), causal: 0, window: 9 } },
       { qkv: r.randn(1, 40, 3 * 16), attrs: { ...shape(1, 1, 16), p: 0.3, seedLow: 7, step: 3, stream: 2 } },
-    ].map(({ qkv, attrs }) => {
-      const [y, lse] = attentionOp.infer([qkv], attrs).map(({ shape, dtype }) => emptyHost(shape, dtype));
-      attentionOp.reference([qkv], attrs, [y!, lse!]);
-      return { inputs: [r.randn(...y!.shape), qkv, y!, lse!], attrs };
+      ...documentSamples(r),
+    ].map(({ qkv, attrs, ...more }) => {
+      const { positions, note } = more as Partial<DocumentSample>;
+      const inputs = positions ? [qkv, positions] : [qkv];
+      const [y, lse] = attentionOp.infer(inputs, attrs).map(({ shape, dtype }) => emptyHost(shape, dtype));
+      attentionOp.reference(inputs, attrs, [y!, lse!]);
+      return { inputs: [r.randn(...y!.shape), qkv, y!, lse!, ...inputs.slice(1)], attrs, ...(note ? { note } : {}) };
     }),
 });
 
@@ -132,12 +149,25 @@ export interface AttentionOptions {
   readonly window?: number;
   /** Probability that an attention weight is dropped; default 0. */
   readonly dropout?: number;
+  /**
+   * i32 [B, T]: where each token stands in its document, from 0 on; a token sees its own document alone. Only with a causal mask.
+   * Default: a row is one document.
+   */
+  readonly positions?: Tensor | undefined;
 }
 
 /** Attention over packed qkv [B, T, (heads + 2 kvHeads) headDim]; gives [B, T, heads * headDim]. */
 export function attention(qkv: Argument, options: AttentionOptions): Tensor {
-  const { heads, kvHeads = heads, headDim, scale = 1 / Math.sqrt(headDim), causal = true, window = 0, dropout = 0 } = options;
-  return apply(attentionOp, [qkv], { heads, kvHeads, headDim, scale, causal: Number(causal), window, ...dropoutKey(dropout) })[0]!;
+  const { heads, kvHeads = heads, headDim, scale = 1 / Math.sqrt(headDim), causal = true, window = 0, dropout = 0, positions } = options;
+  return apply(attentionOp, positions ? [qkv, positions] : [qkv], {
+    heads,
+    kvHeads,
+    headDim,
+    scale,
+    causal: Number(causal),
+    window,
+    ...dropoutKey(dropout),
+  })[0]!;
 }
 
 interface HeadRow {
@@ -155,9 +185,10 @@ interface HeadRow {
   keep(j: number): number;
 }
 
-function eachHead(qkv: TensorSpec, attrs: AttentionAttrs, body: (at: HeadRow) => void): void {
+function eachHead(qkv: TensorSpec, positions: HostTensor | undefined, attrs: AttentionAttrs, body: (at: HeadRow) => void): void {
   const { heads, kvHeads, headDim, causal, window, p, seedLow, seedHigh, step, stream } = attrs;
   const [batch, tokens, width] = qkv.shape as [number, number, number];
+  if (positions) checkPositions(positions);
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < heads; h++) {
       const kv = Math.floor(h / (heads / kvHeads));
@@ -170,7 +201,7 @@ function eachHead(qkv: TensorSpec, attrs: AttentionAttrs, body: (at: HeadRow) =>
           v: (j) => (b * tokens + j) * width + (heads + kvHeads + kv) * headDim,
           out: (b * tokens + i) * heads * headDim + h * headDim,
           row,
-          begin: window > 0 ? Math.max(0, i + 1 - window) : 0,
+          begin: Math.max(window > 0 ? i + 1 - window : 0, positions ? i - positions.data[b * tokens + i]! : 0, 0),
           end: causal ? i + 1 : tokens,
           keep: (j) => (mask ? (mask[j]! >= p ? 1 / (1 - p) : 0) : 1),
         });
@@ -203,4 +234,56 @@ function shape(heads: number, kvHeads: number, headDim: number): AttentionAttrs 
 
 function emptyHost(size: readonly number[], dtype: TensorSpec['dtype']): HostTensor {
   return { shape: size, dtype, data: new Float64Array(size.reduce((a, b) => a * b, 1)) };
+}
+
+/** Positions start at 0 in each row and grow by at most one: where documents start never moves back. */
+function checkPositions({ shape, data }: HostTensor): void {
+  const tokens = shape[1]!;
+  for (const [at, position] of data.entries()) {
+    const i = at % tokens;
+    const most = i === 0 ? 0 : data[at - 1]! + 1;
+    if (position >= 0 && position <= most) continue;
+    throw new DeepSpeedError(
+      'ERR_KERNEL',
+      `[attention] position ${position} of token ${i} in row ${(at - i) / tokens}, expected 0 to ${most}: positions count from 0 in each document`,
+    );
+  }
+}
+
+/** Positions of rows that are cut into documents of these lengths; what is left of a row is one more. */
+function documents(tokens: number, ...rows: readonly (readonly number[])[]): HostTensor {
+  const values = rows.flatMap((lengths) => {
+    const left = tokens - lengths.reduce((a, b) => a + b, 0);
+    return [...lengths, left].flatMap((length) => Array.from({ length }, (_, i) => i));
+  });
+  return hostTensor([rows.length, tokens], 'i32', values);
+}
+
+interface DocumentSample {
+  readonly qkv: HostTensor;
+  readonly positions: HostTensor;
+  readonly attrs: AttentionAttrs;
+  readonly note: string;
+}
+
+/** Documents that end inside, at and beyond tiles of kernels, of one token too; for every family of kernels. */
+function documentSamples(r: Random): DocumentSample[] {
+  const ragged = documents(300, [1, 1, 62, 64, 129], [255, 1, 1]);
+  return [
+    { qkv: r.randn(2, 300, (2 + 2) * 64), positions: ragged, attrs: shape(2, 1, 64), note: 'documents, grouped heads' },
+    {
+      qkv: r.randn(2, 300, 3 * 64),
+      positions: ragged,
+      attrs: { ...shape(1, 1, 64), window: 37 },
+      note: 'documents and a window, several blocks',
+    },
+    { qkv: r.randn(1, 140, 3 * 128), positions: documents(140, [5, 90, 1]), attrs: shape(1, 1, 128), note: 'documents, heads of 128' },
+    { qkv: r.randn(1, 70, 3 * 24), positions: documents(70, [33, 1, 20]), attrs: shape(1, 1, 24), note: 'documents, heads of 24' },
+    {
+      qkv: r.randn(1, 40, 3 * 16),
+      positions: documents(40, [7, 30]),
+      attrs: { ...shape(1, 1, 16), p: 0.3, seedLow: 7, step: 3, stream: 2 },
+      note: 'documents and dropout',
+    },
+  ];
 }

@@ -1,6 +1,7 @@
 import { type Argument, apply } from '../autograd/apply.js';
+import { DeepSpeedError } from '../errors.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { columns, expect, expectFloat } from './check.js';
+import { columns, expect, expectFloat, sameShape } from './check.js';
 import { defineOp } from './define-op.js';
 import { launch } from './launch.js';
 
@@ -14,11 +15,12 @@ interface RopeAttrs extends Record<string, number> {
 /**
  * Rotary position embedding (Su et al., arXiv:2104.09864), halves paired as in Llama: element i of a head turns with i + D/2.
  * Inputs x [B, T, H*D] of which the first `rotatedHeads` heads turn and the rest (v) is copied; cos and sin f32 [T', D/2].
+ * A token stands at `position` plus its place in the row, or plus positions[b, t] where that optional input i32 [B, T] is given.
  */
 export const ropeOp = defineOp<RopeAttrs>({
   name: 'rope',
   attrs: ['rotatedHeads', 'headDim', 'sign', 'position'],
-  infer([x, cos, sin], { rotatedHeads, headDim, position }) {
+  infer([x, cos, sin, positions], { rotatedHeads, headDim, position }) {
     expectFloat('rope', 'x', x!);
     expect(x!.shape.length === 3, 'rope', 'x of shape [batch, tokens, heads * headDim]', x!);
     expect(headDim % 2 === 0, 'rope', 'an even head size', String(headDim));
@@ -32,14 +34,25 @@ export const ropeOp = defineOp<RopeAttrs>({
       expect(table.dtype === 'f32' && columns(table) === headDim / 2, 'rope', `an f32 table with ${headDim / 2} columns`, table);
       expect(table.shape[0]! >= x!.shape[1]! + position, 'rope', `a table of ${x!.shape[1]! + position} positions at least`, table);
     }
+    if (positions) {
+      const rows = x!.shape.slice(0, 2);
+      expect(positions.dtype === 'i32' && sameShape(positions.shape, rows), 'rope', `positions i32[${rows.join(', ')}]`, positions);
+    }
     return [{ shape: x!.shape, dtype: x!.dtype }];
   },
-  reference([x, cos, sin], { rotatedHeads, headDim, sign, position }, [y]) {
+  reference([x, cos, sin, positions], { rotatedHeads, headDim, sign, position }, [y]) {
     const [batch, tokens, width] = x!.shape as [number, number, number];
     const half = headDim / 2;
     y!.data.set(x!.data);
     for (let row = 0; row < batch * tokens; row++) {
-      const at = ((row % tokens) + position) * half;
+      const place = (positions ? positions.data[row]! : row % tokens) + position;
+      if (place < 0 || place >= cos!.shape[0]!) {
+        throw new DeepSpeedError(
+          'ERR_KERNEL',
+          `[rope] position ${place} of token ${row % tokens} in row ${Math.floor(row / tokens)} is outside the table's 0..${cos!.shape[0]! - 1}`,
+        );
+      }
+      const at = place * half;
       for (let head = 0; head < rotatedHeads; head++) {
         const base = row * width + head * headDim;
         for (let i = 0; i < half; i++) {
@@ -53,10 +66,11 @@ export const ropeOp = defineOp<RopeAttrs>({
       }
     }
   },
-  saves: { inputs: [1, 2] },
-  vjp({ attrs, input, grad, into }) {
+  saves: { inputs: [1, 2, 3] },
+  vjp({ attrs, inputSpecs, input, grad, into }) {
     // A rotation's transpose is the rotation back.
-    launch(ropeOp, [grad(0)!, input(1), input(2)], [into(0).tensor], { ...attrs, sign: -attrs.sign });
+    const positions = inputSpecs.length > 3 ? [input(3)] : [];
+    launch(ropeOp, [grad(0)!, input(1), input(2), ...positions], [into(0).tensor], { ...attrs, sign: -attrs.sign });
   },
   samples: (r) => [
     {
@@ -69,11 +83,33 @@ export const ropeOp = defineOp<RopeAttrs>({
       attrs: { rotatedHeads: 3, headDim: 64, sign: -1, position: 0 },
       differentiable: [],
     },
+    {
+      inputs: [r.randn(2, 5, 24), r.uniform(-1, 1, 9, 4), r.uniform(-1, 1, 9, 4), r.ints(8, 2, 5)],
+      attrs: { rotatedHeads: 2, headDim: 8, sign: 1, position: 1 },
+      differentiable: [0],
+      note: 'positions',
+    },
+    {
+      inputs: [r.randn(2, 17, 4 * 64), r.uniform(-1, 1, 32, 32), r.uniform(-1, 1, 32, 32), r.ints(32, 2, 17)],
+      attrs: { rotatedHeads: 3, headDim: 64, sign: -1, position: 0 },
+      differentiable: [],
+      note: 'positions',
+    },
   ],
 });
 
-/** Turns the first `rotatedHeads` heads of x [B, T, H*D] by their positions, counted from `position`. */
-export function rope(x: Argument, cos: Tensor, sin: Tensor, options: { rotatedHeads: number; headDim: number; position?: number }): Tensor {
-  const { rotatedHeads, headDim, position = 0 } = options;
-  return apply(ropeOp, [x, cos, sin], { rotatedHeads, headDim, sign: 1, position })[0]!;
+export interface RopeOptions {
+  readonly rotatedHeads: number;
+  readonly headDim: number;
+  /** Of the first token; default 0. */
+  readonly position?: number;
+  /** i32 [B, T], added to `position`; default: a token's place in its row. */
+  readonly positions?: Tensor | undefined;
+}
+
+/** Turns the first `rotatedHeads` heads of x [B, T, H*D] by the tokens' positions. */
+export function rope(x: Argument, cos: Tensor, sin: Tensor, options: RopeOptions): Tensor {
+  const { rotatedHeads, headDim, position = 0, positions } = options;
+  const inputs = positions ? [x, cos, sin, positions] : [x, cos, sin];
+  return apply(ropeOp, inputs, { rotatedHeads, headDim, sign: 1, position })[0]!;
 }

@@ -9,7 +9,7 @@ namespace DS_ISA_NS {
 constexpr int64_t kQueries = 4 * MR;          // rows of a forward block: scores in L1 and L2
 constexpr int64_t kBackwardQueries = 8 * MR;  // two score blocks, summed over as the depth of dK and dV
 constexpr int64_t kFactors = kKeys + 4 + kPhiloxElements;
-constexpr float kNone = -1e30f;               // the score of a key before the window: its weight is nothing beside any other
+constexpr float kNone = -1e30f;               // the score of a key that is not seen yet: its weight is nothing beside any other
 constexpr const char* kNoWorkspace = "out of memory for the workspace of attention";
 
 // ---- forward -------------------------------------------------------------------------------------------
@@ -67,14 +67,14 @@ static void attend(const Attention& a, const T* qkv, int64_t b, int64_t h, int64
   Running r;
   copy_rows(qkv + (b * a.length + i0) * a.token() + h * a.d, a.token(), m, a.d, (float)(a.scale * kLog2E), q, a.row());
   const int64_t end = a.causal ? i0 + m : a.length;
-  const int64_t begin = first_block(a, i0);
+  const int64_t begin = first_block(a, b, i0);
   for (int64_t j0 = begin; j0 < end; j0 += kKeys) {
     const int64_t n = smaller(kKeys, end - j0);
     scores(a, q, i0, m, keys, j0, n, s);
     for (int64_t i = 0; i < m; i++) {
       float* row = s + i * kScoreRow;
       const int64_t seen = seen_keys(a, i0 + i, j0, n), width = smaller(n, seen + MR);
-      const int64_t hidden = hidden_keys(a, i0 + i, j0, seen);
+      const int64_t hidden = hidden_keys(a, b, i0 + i, j0, seen);
       if (seen == hidden) {
         clear(row, 0, width);
         if (j0 == begin) r.max[i] = kNone, r.sum[i] = 0;
@@ -153,7 +153,7 @@ template <class T> static const char* forward(const Attention& a, const T* qkv, 
 
 KERNEL(attention, kFloats) {
   Attention a = {};
-  if (const char* error = read_attention("attention", c, c.in[0], a)) return error;
+  if (const char* error = read_attention("attention", c, c.in[0], 1, a)) return error;
   return by_float(c.in[0].dtype, [&](auto t) {
     using T = decltype(t);
     return forward(a, c.in[0].as<T>(), c.out[0].as<T>(), c.out[1].as<float>());
@@ -216,7 +216,7 @@ static void attend_backward(const Attention& a, const Gradients<T>& g, int64_t b
     r.lse[i] = (float)((double)g.lse[(b * a.heads + h) * a.length + i0 + i] * kLog2E);
   }
   const int64_t end = a.causal ? i0 + m : a.length;
-  const int64_t begin = first_block(a, i0);
+  const int64_t begin = first_block(a, b, i0);
   for (int64_t j0 = begin; j0 < end; j0 += kKeys) {
     const int64_t n = smaller(kKeys, end - j0);
     scores(a, r.q, i0, m, r.k_columns, j0, n, r.s);
@@ -227,7 +227,7 @@ static void attend_backward(const Attention& a, const Gradients<T>& g, int64_t b
       if (a.dropout > 0 && seen > 0)
         factor = dropout_factors(a.key, (uint64_t)(((b * a.heads + h) * a.length + i0 + i) * a.length + j0), seen, a.dropout, r.factors);
       soften_gradient(r.s + i * kScoreRow, r.ds + i * kScoreRow, seen, width, r.lse[i], r.delta[i], factor);
-      const int64_t hidden = hidden_keys(a, i0 + i, j0, seen);
+      const int64_t hidden = hidden_keys(a, b, i0 + i, j0, seen);
       if (hidden > 0) clear(r.s + i * kScoreRow, 0, hidden), clear(r.ds + i * kScoreRow, 0, hidden);
     }
     weigh_transposed(a, r.s, i0, m, r.dy, j0, n, r.dv + j0 * a.row());
@@ -257,7 +257,7 @@ template <class T> static void head_backward(const Attention& a, const Gradients
 
 KERNEL(attention_backward, kFloats) {
   Attention a = {};
-  if (const char* error = read_attention("attention_backward", c, c.in[1], a)) return error;
+  if (const char* error = read_attention("attention_backward", c, c.in[1], 4, a)) return error;
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     using T = decltype(t);
     const Gradients<T> g = {c.in[0].as<T>(), c.in[1].as<T>(), c.in[2].as<T>(), c.in[3].as<float>(), c.out[0].as<T>()};

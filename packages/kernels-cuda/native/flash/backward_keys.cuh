@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
   constexpr int kY = kQueries * kRowBytes<D>, kLse = 2 * kY, kDelta = kLse + kQueries * 4;  // offsets within a stage
   const Address k_own = k_room + warp * 16 * kTiles * kRowBytes<D>, v_own = v_room + warp * 16 * kTiles * kRowBytes<D>;
 
-  const int begin = s.first_query(j0) / kQueries * kQueries, end = s.last_query(j0, Tile::keys);
+  const int begin = s.first_query(j0) / kQueries * kQueries, end = s.last_query(b, j0, Tile::keys);
   const int a_head = (end - begin + kQueries - 1) / kQueries, rounds = a_head * s.group;
   const auto fetch = [&](int round, Address stage) {
     const int h = kv * s.group + round / a_head, i0 = begin + round % a_head * kQueries;
@@ -60,22 +60,23 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
 #pragma unroll 1
     for (int part = 0; part < kQueries; part += kPart) {
       const int i0 = begin + round % a_head * kQueries + part;
-      if (i0 >= s.tokens || w0 >= s.tokens || (causal && w0 > i0 + kPart - 1) || (s.window > 0 && w0 + 16 * kTiles - 1 <= i0 - s.window))
+      if (i0 >= s.tokens || w0 >= s.tokens || (causal && w0 > i0 + kPart - 1) || w0 + 16 * kTiles - 1 < s.first_key(b, i0))
         continue;
       const Address q_part = stage + part * kRowBytes<D>, y_part = q_part + kY;
       float p[kTiles][kPart / 8][4], ds[kTiles][kPart / 8][4];
       multiply_rows<T, D>(p, k_own + row_lane<D>(lane), q_part + column_lane<D>(lane));
-      const bool edge = (causal && w0 + 16 * kTiles - 1 > i0) || (s.window > 0 && w0 <= i0 + kPart - 1 - s.window);
+      const bool edge = (causal && w0 + 16 * kTiles - 1 > i0) || w0 < s.first_key(b, i0 + kPart - 1);
 #pragma unroll
       for (int n = 0; n < kPart / 8; n++) {
         const float2 lse = load_shared_floats(stage + kLse + (part + n * 8 + 2 * t) * 4);
+        const int seen[2] = {edge ? s.first_key(b, i0 + n * 8 + 2 * t) : 0, edge ? s.first_key(b, i0 + n * 8 + 2 * t + 1) : 0};
 #pragma unroll
         for (int m = 0; m < kTiles; m++)
 #pragma unroll
           for (int r = 0; r < 4; r++) {
             p[m][n][r] = exp2_fast(fmaf(p[m][n][r], scale, -(r % 2 ? lse.y : lse.x)));
             const int i = i0 + n * 8 + 2 * t + r % 2, j = w0 + m * 16 + g + r / 2 * 8;
-            if (edge && ((causal && j > i) || (s.window > 0 && j <= i - s.window))) p[m][n][r] = 0;
+            if (edge && ((causal && j > i) || j < seen[r % 2])) p[m][n][r] = 0;
           }
       }
       multiply_rows<T, D>(ds, v_own + row_lane<D>(lane), y_part + column_lane<D>(lane));

@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
   constexpr int kV = kKeys * kRowBytes<D>;
   const Address q_own = q_room + warp * 16 * kTiles * kRowBytes<D>, y_own = y_room + warp * 16 * kTiles * kRowBytes<D>;
 
-  const int begin = s.first_key(i0) / kKeys * kKeys, end = s.last_key(i0, Tile::queries);
+  const int begin = s.first_key(b, i0) / kKeys * kKeys, end = s.last_key(i0, Tile::queries);
   const auto fetch = [&](int j0, Address stage) {
     load_tile<kKeys, D>(stage, keys + j0 * token, token, s.tokens - j0);
     load_tile<kKeys, D>(stage + kV, values + j0 * token, token, s.tokens - j0);
@@ -58,17 +58,17 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
     copies_done();
     __syncthreads();
     if (stages == 2 && j0 + kKeys < end) fetch(j0 + kKeys, stage0 + (round + 1) % 2 * Tile::stage);
-    const bool seen = w0 < s.tokens && (!causal || j0 < w0 + 16 * kTiles) && (s.window == 0 || j0 + kKeys - 1 > w0 - s.window);
+    const bool seen = w0 < s.tokens && (!causal || j0 < w0 + 16 * kTiles) && j0 + kKeys > s.first_key(b, w0);
     if (seen) {
       float p[kTiles][kKeys / 8][4], ds[kTiles][kKeys / 8][4];
       multiply_rows<T, D>(p, q_own + row_lane<D>(lane), stage + column_lane<D>(lane));
-      const bool edge = j0 + kKeys > s.tokens || (causal && j0 + kKeys - 1 > w0) || (s.window > 0 && j0 <= w0 + 16 * kTiles - 1 - s.window);
+      const bool edge = j0 + kKeys > s.tokens || (causal && j0 + kKeys - 1 > w0) || j0 < s.first_key(b, w0 + 16 * kTiles - 1);
 #pragma unroll
       for (int m = 0; m < kTiles; m++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
           const int i = w0 + m * 16 + g + r * 8;
-          const int first = edge ? first_seen(s, i, j0 + 2 * t) : 0, last = edge ? last_seen<causal>(s, i, j0 + 2 * t) : kKeys;
+          const int first = edge ? first_seen(s, b, i, j0 + 2 * t) : 0, last = edge ? last_seen<causal>(s, i, j0 + 2 * t) : kKeys;
 #pragma unroll
           for (int n = 0; n < kKeys / 8; n++)
 #pragma unroll

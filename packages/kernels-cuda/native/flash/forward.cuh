@@ -36,24 +36,25 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(con
 #pragma unroll
   for (int m = 0; m < kTiles; m++) top[m][0] = top[m][1] = -INFINITY, sum[m][0] = sum[m][1] = 0;
 
-  const int begin = s.first_key(i0) / kKeys * kKeys, end = s.last_key(i0, Tile::queries);
+  if (h == 0) s.check_positions(b, i0, Tile::queries);
+  const int begin = s.first_key(b, i0) / kKeys * kKeys, end = s.last_key(i0, Tile::queries);
   load_tile<Tile::queries, D>(q_room, sequence + i0 * token + h * D, token, s.tokens - i0);
   load_tile<kKeys, D>(k_room, keys + begin * token, token, s.tokens - begin);
   for (int j0 = begin; j0 < end; j0 += kKeys) {
     // All warps of the block wait twice a round; one whose queries see none of these keys has nothing else to do.
-    const bool working = w0 < s.tokens && (!causal || j0 < w0 + 16 * kTiles);
+    const bool working = w0 < s.tokens && (!causal || j0 < w0 + 16 * kTiles) && j0 + kKeys > s.first_key(b, w0);
     copies_done();
     __syncthreads();
     load_tile<kKeys, D>(v_room, values + j0 * token, token, s.tokens - j0);
     float score[kTiles][kColumns][4];
     if (working) {
       multiply_rows<T, D>(score, q_lane, k_lane);
-      if (j0 + kKeys > s.tokens || (causal && j0 + kKeys - 1 > w0) || (s.window > 0 && j0 <= w0 + 16 * kTiles - 1 - s.window)) {
+      if (j0 + kKeys > s.tokens || (causal && j0 + kKeys - 1 > w0) || j0 < s.first_key(b, w0 + 16 * kTiles - 1)) {
 #pragma unroll
         for (int m = 0; m < kTiles; m++)
 #pragma unroll
           for (int r = 0; r < 2; r++) {
-            const int i = w0 + m * 16 + g + r * 8, first = first_seen(s, i, j0 + 2 * t), last = last_seen<causal>(s, i, j0 + 2 * t);
+            const int i = w0 + m * 16 + g + r * 8, first = first_seen(s, b, i, j0 + 2 * t), last = last_seen<causal>(s, i, j0 + 2 * t);
 #pragma unroll
             for (int n = 0; n < kColumns; n++)
 #pragma unroll

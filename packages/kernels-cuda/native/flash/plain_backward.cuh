@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kPlainThreads) plain_keys_kernel(const Shape s
   load_plain<N, D>(k, sequence + j0 * token + s.key_at(kv), token, s.tokens - j0, s.head_dim);
   load_plain<N, D>(v, sequence + j0 * token + s.value_at(kv), token, s.tokens - j0, s.head_dim);
   float dk[R][D / 16] = {}, dv[R][D / 16] = {};
-  const int end = s.last_query(j0, N);
+  const int end = s.last_query(b, j0, N);
   for (int h = kv * s.group; h < (kv + 1) * s.group; h++) {
     const int64_t row = int64_t(b) * s.heads + h;
     for (int i0 = s.first_query(j0) / N * N; i0 < end; i0 += N) {
@@ -39,11 +39,12 @@ __global__ void __launch_bounds__(kPlainThreads) plain_keys_kernel(const Shape s
 #pragma unroll
       for (int c = 0; c < R; c++) {
         const int i = i0 + tx + 16 * c;
+        const int seen = s.first_key(b, i);
         const float lse = rows.lse[row * s.padded() + i], delta = rows.delta[row * s.padded() + i];
 #pragma unroll
         for (int r = 0; r < R; r++) {
           const int j = j0 + ty * R + r;
-          w[r][c] = s.sees(i, j) ? exp2f(w[r][c] * scale - lse) : 0;
+          w[r][c] = s.sees(i, j, seen) ? exp2f(w[r][c] * scale - lse) : 0;
           const float factor = factor_of(s, stay, r * R + c);
           ds[r][c] = w[r][c] * (ds[r][c] * factor - delta);
           w[r][c] *= factor;
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kPlainThreads) plain_queries_kernel(const Shap
     lse[r] = rows.lse[row], delta[r] = rows.delta[row], factor[r] = s.scale;
   }
   const int end = s.last_key(i0, N);
-  for (int j0 = s.first_key(i0) / N * N; j0 < end; j0 += N) {
+  for (int j0 = s.first_key(b, i0) / N * N; j0 < end; j0 += N) {
     __syncthreads();
     load_plain<N, D>(k, sequence + j0 * token + s.key_at(kv), token, s.tokens - j0, s.head_dim);
     load_plain<N, D>(v, sequence + j0 * token + s.value_at(kv), token, s.tokens - j0, s.head_dim);
@@ -100,13 +101,15 @@ __global__ void __launch_bounds__(kPlainThreads) plain_queries_kernel(const Shap
     multiply_plain<N, D>(ds, g, v);
     const uint32_t stay = staying<N>(s, int64_t(head) * s.tokens, i0, j0, true);
 #pragma unroll
-    for (int r = 0; r < R; r++)
+    for (int r = 0; r < R; r++) {
+      const int i = i0 + ty * R + r, seen = s.first_key(b, i);
 #pragma unroll
       for (int c = 0; c < R; c++) {
-        const int i = i0 + ty * R + r, j = j0 + tx + 16 * c;
-        const float weight = s.sees(i, j) ? exp2f(w[r][c] * scale - lse[r]) : 0;
+        const int j = j0 + tx + 16 * c;
+        const float weight = s.sees(i, j, seen) ? exp2f(w[r][c] * scale - lse[r]) : 0;
         ds[r][c] = weight * (ds[r][c] * factor_of(s, stay, r * R + c) - delta[r]);
       }
+    }
     put_plain<N>(p, ds);
     __syncthreads();
     accumulate_plain<N, D>(dq, p, k);

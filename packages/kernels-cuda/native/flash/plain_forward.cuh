@@ -23,8 +23,9 @@ template <class T, int D> __global__ void __launch_bounds__(kPlainThreads) plain
 #pragma unroll
   for (int r = 0; r < R; r++) top[r] = -INFINITY, sum[r] = 0;
   load_plain<N, D>(q, sequence + i0 * token + int64_t(h) * s.head_dim, token, s.tokens - i0, s.head_dim);
+  if (h == 0) s.check_positions(b, i0, N);
   const int end = s.last_key(i0, N);
-  for (int j0 = s.first_key(i0) / N * N; j0 < end; j0 += N) {
+  for (int j0 = s.first_key(b, i0) / N * N; j0 < end; j0 += N) {
     __syncthreads();
     load_plain<N, D>(kv_room, sequence + j0 * token + s.key_at(kv), token, s.tokens - j0, s.head_dim);
     __syncthreads();
@@ -33,11 +34,11 @@ template <class T, int D> __global__ void __launch_bounds__(kPlainThreads) plain
     const uint32_t stay = staying<N>(s, rows, i0, j0, true);
 #pragma unroll
     for (int r = 0; r < R; r++) {
-      const int i = i0 + ty * R + r;
+      const int i = i0 + ty * R + r, seen = s.first_key(b, i);
       float high = top[r];
 #pragma unroll
       for (int c = 0; c < R; c++) {
-        score[r][c] = s.sees(i, j0 + tx + 16 * c) ? score[r][c] * scale : -INFINITY;
+        score[r][c] = s.sees(i, j0 + tx + 16 * c, seen) ? score[r][c] * scale : -INFINITY;
         high = fmaxf(high, score[r][c]);
       }
 #pragma unroll

@@ -1,5 +1,6 @@
 // Attention: which kernel a call takes. bf16 and f16 without dropout go to cuDNN where it serves them, then to our tensor-core
-// kernels; everything else (f32, dropout, other head_dims, unaligned views) to the plain ones.
+// kernels; everything else (f32, dropout, other head_dims, unaligned views) to the plain ones. Rows of several documents take our kernels,
+// which pass over what is not seen.
 // DEEPSPEED_TS_ATTENTION=cudnn|flash|plain chooses: flash passes cuDNN over, plain takes the plain kernels alone, and cudnn asks
 // that the library be there.
 #include <cstdlib>
@@ -30,7 +31,8 @@ Choice choice() {
   return chosen;
 }
 
-const char* read_shape(const char* op, const Call& c, const View& qkv, Shape& s) {
+// `positions`: the index of that optional input.
+const char* read_shape(const char* op, const Call& c, const View& qkv, int positions, Shape& s) {
   const int64_t heads = int64_t(c.attrs[0]), kv_heads = int64_t(c.attrs[1]), head_dim = int64_t(c.attrs[2]);
   if (kv_heads <= 0 || heads % kv_heads != 0 || (heads + 2 * kv_heads) * head_dim != qkv.dims[2])
     return error_text("%s: %lld query and %lld key/value heads of %lld do not make up rows of %lld", op, (long long)heads,
@@ -49,13 +51,19 @@ const char* read_shape(const char* op, const Call& c, const View& qkv, Shape& s)
   s.key = {uint32_t(c.attrs[6]), uint32_t(c.attrs[7]), uint32_t(c.attrs[8]), uint32_t(c.attrs[9])};
   const double window = c.n_attrs > 10 ? c.attrs[10] : 0;
   s.window = window < s.tokens ? int(window) : 0;  // a window as long as the sequence hides nothing
+  if (c.n_in > positions) {
+    const View& documents = c.in[positions];
+    if (documents.dtype != I32 || documents.numel != qkv.dims[0] * qkv.dims[1] || !s.causal)
+      return error_text("%s: positions must be i32[%d, %d] and go with a causal mask", op, s.batch, s.tokens);
+    s.positions = documents.as<const int>(), s.fault = fault_slot();
+  }
   return nullptr;
 }
 
 bool empty(const Shape& s) { return s.batch == 0 || s.tokens == 0 || s.heads == 0 || s.head_dim == 0; }
 
 bool tries_cudnn(const Shape& s, int dtype) {
-  return dtype != F32 && s.dropped == 0 && (choice() == Choice::kBest || choice() == Choice::kCudnn);
+  return dtype != F32 && s.dropped == 0 && s.positions == nullptr && (choice() == Choice::kBest || choice() == Choice::kCudnn);
 }
 
 AttentionShape cudnn_shape(const Shape& s, int dtype) {
@@ -79,8 +87,8 @@ bool tensor_cores(const Shape& s, int dtype, std::initializer_list<const void*> 
 
 KERNEL(attention, kFloats) {
   const View &qkv = c.in[0], &y = c.out[0];
-  Shape s;
-  if (const char* error = read_shape("attention", c, qkv, s)) return error;
+  Shape s = {};
+  if (const char* error = read_shape("attention", c, qkv, 1, s)) return error;
   if (empty(s)) return nullptr;
   float* lse = c.out[1].as<float>();
   const char* error = nullptr;
@@ -101,8 +109,8 @@ KERNEL(attention, kFloats) {
 
 KERNEL(attention_backward, kFloats) {
   const View &dy = c.in[0], &qkv = c.in[1], &y = c.in[2], &dqkv = c.out[0];
-  Shape s;
-  if (const char* error = read_shape("attention_backward", c, qkv, s)) return error;
+  Shape s = {};
+  if (const char* error = read_shape("attention_backward", c, qkv, 4, s)) return error;
   if (empty(s)) return nullptr;
   const float* lse = c.in[3].as<const float>();
   const char* error = nullptr;

@@ -74,7 +74,7 @@ bool hopper_attention_backward(const Shape& s, int dtype, const void* dy, const 
   const DeviceProperties& device = device_properties();
   if (device.major != 9 || device.minor != 0 || device.shared_memory < HopperTile<128>::bytes) return false;
   if ((dtype != BF16 && dtype != F16) || (s.head_dim != 64 && s.head_dim != 128)) return false;
-  if (s.window != 0 || s.dropped != 0 || !(s.scale > 0) || encoder() == nullptr || !built()) return false;
+  if (s.window != 0 || s.dropped != 0 || s.positions != nullptr || !(s.scale > 0) || encoder() == nullptr || !built()) return false;
   for (const void* tensor : {dy, qkv, y, static_cast<const void*>(dqkv)})
     if (!is_aligned(tensor, 16)) return false;
   CUtensorMap qkv_map, dy_map;

@@ -1,7 +1,8 @@
 // Rotary position embedding (Su et al., "RoFormer", 2021), half-split as Llama does it: x [B, T, heads x D], pairs (i, i + D/2) of
 // each of the first `rotated` heads turn by sign * angle(position + t, i); the other heads are copied.
-// cos, sin [T', D/2], T' >= position + T.
+// cos, sin [T', D/2], T' >= position + T. Where positions i32 [B, T] are given, they stand in for t.
 #include "../elementwise.cuh"
+#include "../fault.cuh"
 
 namespace ds {
 namespace {
@@ -11,7 +12,9 @@ constexpr int kThreads = 256;
 struct Shape {
   unsigned length, heads, rotated, vectors;  // vectors of N in half a head
   int half;
-  int64_t position;
+  int64_t position, table;  // of the first token; rows of the table
+  const int* positions;     // of every token, or null
+  Fault* fault;
   float sign;
 };
 
@@ -27,7 +30,12 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = first_row + row_here, base = (row * s.heads + head) * 2 * s.half + i;
   Pack<T, N> low = load_pack<N>(x + base), high = load_pack<N>(x + base + s.half);
   if (head < s.rotated) {
-    const int64_t at = (unsigned(row) % s.length + s.position) * s.half + i;
+    int64_t place = s.position + (s.positions == nullptr ? int64_t(unsigned(row) % s.length) : s.positions[row]);
+    if (place < 0 || place >= s.table) {
+      if (head == 0 && i == 0) device_fault(s.fault, kFaultPosition, place, row, s.table);
+      place = 0;
+    }
+    const int64_t at = place * s.half + i;
     float a[N], b[N], p[N], q[N], co[N], si[N];
     load_table(cos + at, co);
     load_table(sin + at, si);
@@ -72,7 +80,13 @@ KERNEL(rope, kFloats) {
   if (x.numel == 0) return nullptr;
   Shape s{};
   s.length = unsigned(x.dims[1]), s.heads = unsigned(x.cols() / d), s.rotated = unsigned(rotated), s.half = int(d / 2);
-  s.position = position, s.sign = float(c.attrs[2]);
+  s.position = position, s.table = cos.dims[0], s.sign = float(c.attrs[2]);
+  if (c.n_in > 3) {
+    const View& positions = c.in[3];
+    if (positions.dtype != I32 || positions.numel != x.rows())
+      return error_text("rope: positions must be i32, one for each of %lld rows", (long long)x.rows());
+    s.positions = positions.as<const int>(), s.fault = fault_slot();
+  }
   by_float(x.dtype, [&](auto t) {
     using T = typename decltype(t)::type;
     const bool aligned = s.half % kVector<T> == 0 && is_aligned(x.data, 16) && is_aligned(y.data, 16) &&

@@ -7,7 +7,7 @@ import type { DecoderConfig } from './config.js';
 import type { RotaryTable } from './rotary.js';
 
 /** Causal self-attention of x [B, T, dim], with grouped key heads and rotary positions where the config says so. */
-export class CausalSelfAttention extends Module<[Tensor], Tensor> {
+export class CausalSelfAttention extends Module<[Tensor, Tensor?], Tensor> {
   readonly #config: DecoderConfig;
   readonly #rotary: RotaryTable | undefined;
   readonly #qkv: Linear[];
@@ -29,14 +29,15 @@ export class CausalSelfAttention extends Module<[Tensor], Tensor> {
     yield [names.attentionOut, this.#out];
   }
 
-  forward(x: Tensor): Tensor {
+  /** `positions` i32 [B, T] where rows hold several documents: of each token in its own. */
+  forward(x: Tensor, positions?: Tensor): Tensor {
     const { heads, kvHeads, headDim, dropout: p } = this.#config;
     let qkv = fusedLinear(x, this.#qkv);
     if (this.#rotary) {
       const { cos, sin } = this.#rotary.on(x.device);
-      qkv = rope(qkv, cos, sin, { rotatedHeads: heads + kvHeads, headDim });
+      qkv = rope(qkv, cos, sin, { rotatedHeads: heads + kvHeads, headDim, positions });
     }
-    const y = attention(qkv, { heads, kvHeads, headDim, dropout: p.attention });
+    const y = attention(qkv, { heads, kvHeads, headDim, dropout: p.attention, positions });
     return dropout(this.#out.forward(y), p.residual);
   }
 }
@@ -84,7 +85,7 @@ export class MLP extends Module<[Tensor], Tensor> {
  * One transformer block with pre-normalisation. The residual sum is fused into the next norm: the block takes and gives
  * (residual stream, what is still to be added to it).
  */
-export class DecoderBlock extends Module<[Stream], Stream> {
+export class DecoderBlock extends Module<[Stream, Tensor?], Stream> {
   override readonly isUnit = true;
   readonly #config: DecoderConfig;
   readonly #attentionNorm: LayerNorm | RMSNorm;
@@ -109,9 +110,9 @@ export class DecoderBlock extends Module<[Stream], Stream> {
     yield [names.mlp, this.#mlp];
   }
 
-  forward({ stream, update }: Stream): Stream {
+  forward({ stream, update }: Stream, positions?: Tensor): Stream {
     const attended = this.#attentionNorm.call(stream, update);
-    const middle = this.#mlpNorm.call(attended.sum, this.#attention.call(attended.y));
+    const middle = this.#mlpNorm.call(attended.sum, this.#attention.call(attended.y, positions));
     return { stream: middle.sum, update: this.#mlp.call(middle.y) };
   }
 }

@@ -14,6 +14,12 @@ import { RotaryTable } from './rotary.js';
 export interface CausalBatch {
   readonly inputIds: Tensor;
   readonly labels: Tensor;
+  /**
+   * i32 [B, T], where rows hold several documents one after another: the position of each token in its own document, from 0 on
+   * (`documentPositions`). No document sees another, and positions start anew in each: a packed row gives what its documents give
+   * in rows of their own. Default: a row is one document.
+   */
+  readonly positionIds?: Tensor | undefined;
 }
 
 /** A language model as engines, servers and RLHF loops know it. */
@@ -21,7 +27,7 @@ export interface CausalLM extends Module<[CausalBatch], Tensor> {
   /** Mean cross-entropy in nats of the labels, f32 []. */
   forward(batch: CausalBatch): Tensor;
   /** Scores of the next token at every position: [B, T, V]. */
-  logits(inputIds: Tensor): Tensor;
+  logits(inputIds: Tensor, positionIds?: Tensor): Tensor;
 }
 
 /** A decoder-only language model described by a DecoderConfig, with the parameter names of its family's checkpoints. */
@@ -59,12 +65,12 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
     if (this.#head) yield ['lm_head', this.#head];
   }
 
-  forward({ inputIds, labels }: CausalBatch): Tensor {
-    return linearCrossEntropy(this.#hidden(inputIds), this.#headWeight, labels);
+  forward({ inputIds, labels, positionIds }: CausalBatch): Tensor {
+    return linearCrossEntropy(this.#hidden(inputIds, positionIds), this.#headWeight, labels);
   }
 
-  logits(inputIds: Tensor): Tensor {
-    return linear(this.#hidden(inputIds), [this.#headWeight]);
+  logits(inputIds: Tensor, positionIds?: Tensor): Tensor {
+    return linear(this.#hidden(inputIds, positionIds), [this.#headWeight]);
   }
 
   /** Gives back the tables of positions. Parameters belong to their store. */
@@ -79,7 +85,7 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   }
 
   /** The normalised last hidden state [B, T, dim]. */
-  #hidden(inputIds: Tensor): Tensor {
+  #hidden(inputIds: Tensor, positionIds?: Tensor): Tensor {
     const { maxPositions, dropout: p } = this.config;
     const [batch = 0, tokens = 0] = inputIds.shape;
     if (inputIds.shape.length !== 2 || tokens > maxPositions) {
@@ -87,10 +93,10 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
     }
     let x = this.#embed.call(inputIds);
     if (this.#positions) {
-      const ids = this.#positionIds.on(inputIds.device, batch, tokens);
+      const ids = positionIds ?? this.#positionIds.on(inputIds.device, batch, tokens);
       x = add(x, this.#positions.call(ids));
     }
-    const state = throughBlocks<Stream>(this.#blocks, { stream: dropout(x, p.embedding) }, this.recompute);
+    const state = throughBlocks<Stream, [Tensor?]>(this.#blocks, { stream: dropout(x, p.embedding) }, this.recompute, positionIds);
     return this.#norm.call(state.stream, state.update).y;
   }
 }
@@ -100,7 +106,11 @@ class Head extends Linear {
   override readonly isUnit = true;
 }
 
-/** Labels as Hugging Face shifts them: position t should say token t + 1, the last position nothing. */
-export function nextTokenLabels(ids: ArrayLike<number>, tokens: number): Int32Array {
-  return Int32Array.from({ length: ids.length }, (_, i) => (i % tokens === tokens - 1 ? -100 : ids[i + 1]!));
+/**
+ * Labels as Hugging Face shifts them: position t should say token t + 1, the last position nothing. With `positionIds`, the last of
+ * each document says nothing.
+ */
+export function nextTokenLabels(ids: ArrayLike<number>, tokens: number, positionIds?: ArrayLike<number>): Int32Array {
+  const ends = (i: number) => i % tokens === tokens - 1 || positionIds?.[i + 1] === 0;
+  return Int32Array.from({ length: ids.length }, (_, i) => (ends(i) ? -100 : ids[i + 1]!));
 }

@@ -1,3 +1,4 @@
+import { ShapeError } from '../../errors.js';
 import { tensor } from '../../tensor/create.js';
 import type { Device } from '../../tensor/device.js';
 import type { Tensor } from '../../tensor/tensor.js';
@@ -20,4 +21,23 @@ export class PositionIds {
     for (const ids of this.#kept.values()) ids.dispose();
     this.#kept.clear();
   }
+}
+
+/**
+ * Positions of a row of `tokens` tokens that holds documents of these lengths one after another: 0, 1, .. in each. What is left of
+ * the row is one more, of padding. Throws a ShapeError for lengths that are no positive integers or exceed the row.
+ */
+export function documentPositions(lengths: readonly number[], tokens: number): Int32Array {
+  const total = lengths.reduce((a, b) => a + b, 0);
+  if (!lengths.every((length) => Number.isInteger(length) && length > 0) || total > tokens) {
+    const got = `[${lengths.join(', ')}], ${total} in all`;
+    throw new ShapeError('documentPositions', `positive lengths of documents that fit into a row of ${tokens} tokens`, got);
+  }
+  const positions = new Int32Array(tokens);
+  let start = 0;
+  for (const length of total < tokens ? [...lengths, tokens - total] : lengths) {
+    for (let i = 0; i < length; i++) positions[start + i] = i;
+    start += length;
+  }
+  return positions;
 }
