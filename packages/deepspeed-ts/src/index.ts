@@ -14,6 +14,7 @@ export {
   lion,
   type MuonOptions,
   muon,
+  type Optimizer,
   type OptimizerOptions,
   type OptimizerStep,
   type ParameterOptimizer,
@@ -38,6 +39,11 @@ export { type EngineReport, formatReport } from './engine/report.js';
 export type { Save16bitModelOptions, SaveModelOptions } from './engine/save-model.js';
 export type { WallClockBreakdown } from './engine/wall-clock.js';
 export { type Initialized, type InitializeOptions, initialize } from './initialize.js';
+export type { CommunicationLog, CommunicationRow } from './observe/comms/communication-log.js';
+export { flopsPerToken, matmulParameters } from './observe/model-flops.js';
+export type { ReportedRates } from './observe/observability.js';
+export type { ModelProfile, ModuleProfile } from './observe/profile/profile.js';
+export { formatProfile, type ProfileTableOptions } from './observe/profile/profile-table.js';
 export { type ConfiguredOptimizer, noDecayForNormsAndBiases } from './optimizers/index.js';
 export { DoesNotFitError, formatPlan, type MemoryPlan, type MemoryRows, type PlanOptions, type Proposal, plan } from './plan/index.js';
 export { type DynamicLossScaleOptions, DynamicLossScaler, type LossScaler, type LossScalerState } from './precision/index.js';

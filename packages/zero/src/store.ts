@@ -139,6 +139,11 @@ export class ZeroStore<Options> implements ParameterStore {
     return statesOf(this.#optimizer as Optimizer<never>).map(({ name }) => name);
   }
 
+  /** The kinds of state that can be exported: as they are stored, but codes under the name of what they stand for. */
+  get readableStates(): readonly string[] {
+    return readableNames(statesOf(this.#optimizer as Optimizer<never>));
+  }
+
   /** How many values of a kind of state, or weights, a parameter of this name and so many elements has: 0 where the optimizer keeps none for it. */
   stateSize(kind: StateKind, name: string, parameter: Parameter): number {
     const spec = statesOf(this.#optimizer as Optimizer<never>).find((spec) => spec.name === kind);
@@ -308,8 +313,7 @@ export class ZeroStore<Options> implements ParameterStore {
   }
 
   get #exported(): ExportContext {
-    const stateNames = readableNames(statesOf(this.#optimizer as Optimizer<never>));
-    return { units: this.#units, communicator: this.communicator, device: this.#device, stateNames };
+    return { units: this.#units, communicator: this.communicator, device: this.#device, stateNames: this.readableStates };
   }
 
   #attach(parameter: Parameter): void {

@@ -30,6 +30,21 @@ const moreFamilies: Runs = {
     overflowAt: [2],
     optimizer: { type: 'Lion', params: { lr: 0.003, weight_decay: 0.1 } },
   }),
+  'Lamb, bf16 with overflows that check_grad_overflow skips': odd({
+    bf16: true,
+    overflowAt: [1, 4],
+    optimizer: { type: 'Lamb', params: { lr: 0.05, weight_decay: 0.1 } },
+  }),
+  'Muon, fp16 with an overflow': odd({
+    fp16: true,
+    overflowAt: [2],
+    optimizer: { type: 'Muon', params: { lr: 0.01, muon_lr: 0.03, weight_decay: 0.1 } },
+  }),
+  'AdamW with moments in 8 bits, bf16': odd({
+    bf16: true,
+    optimizer: { type: 'AdamW8bit', params: { lr: 1e-2, min_8bit_size: 100, f32_embeddings: false } },
+  }),
+  'bf16 weights and moments, without anything in f32': odd({ bf16: true, bf16Masters: true, bf16States: true }),
   'fp16 with overflows': odd({ fp16: true, accumulation: 2, overflowAt: [1, 2, 5] }),
   'fp16 with f32 gradients and overflows': short({ fp16: true, f32Gradients: true, overflowAt: [0, 3, 4] }),
   'units in an order that changes from pass to pass': odd({ model: 'wandering', accumulation: 2 }),

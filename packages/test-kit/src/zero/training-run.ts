@@ -9,6 +9,9 @@ export interface TrainingRun {
   readonly model: ModelName;
   readonly stage: 0 | 1 | 2 | 3;
   readonly bf16?: boolean;
+  /** No f32 copy of bf16 weights. */
+  readonly bf16Masters?: boolean;
+  readonly bf16States?: boolean;
   /** Float16 with a scale that soon rises. */
   readonly fp16?: boolean;
   /** Steps in which the gradients of the last rank are infinite. */
@@ -44,7 +47,12 @@ export function configOf(run: TrainingRun): Record<string, unknown> {
     train_micro_batch_size_per_gpu: 2,
     gradient_accumulation_steps: accumulation,
     gradient_clipping: CLIP,
-    bf16: { enabled: bf16 },
+    bf16: {
+      enabled: bf16,
+      check_grad_overflow: bf16,
+      bf16_master_weights_and_grads: run.bf16Masters ?? false,
+      bf16_optimizer_states: run.bf16States ?? false,
+    },
     fp16: { enabled: fp16, initial_scale_power: 10, loss_scale_window: 2 },
     ...(f32Gradients && { data_types: { grad_accum_dtype: 'fp32' } }),
     zero_optimization: { stage, overlap_comm: overlap, stage3_prefetch_bucket_size: prefetch ? 50000000 : 0 },
