@@ -22,7 +22,7 @@ export class Linear extends Module<[Tensor], Tensor> {
 
   constructor(inputs: number, outputs: number, options: LinearOptions = {}) {
     super();
-    const bound = 1 / Math.sqrt(inputs);
+    const bound = inputs > 0 ? 1 / Math.sqrt(inputs) : 0;
     this.layout = options.layout ?? 'out_in';
     this.weight = new Parameter(
       this.layout === 'out_in' ? [outputs, inputs] : [inputs, outputs],

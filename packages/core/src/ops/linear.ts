@@ -46,6 +46,7 @@ export const linearOp = defineOp<LinearAttrs>({
         w,
       );
       expect(w.dtype === x!.dtype, 'linear', `weight ${i} of dtype ${x!.dtype}`, w);
+      expect(outSize(w, layout) > 0 && inSize(w, layout) > 0, 'linear', `weight ${i} with at least one input and one output`, w);
       if (hasBias)
         expect(columns(rest[n + i]!) === outSize(w, layout), 'linear', `bias ${i} of ${outSize(w, layout)} elements`, rest[n + i]!);
       total += outSize(w, layout);
