@@ -1,6 +1,6 @@
 import { DeepSpeedError } from '@deepspeed-ts/core';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { Command } from './commands.js';
+import { type Command, commands } from './commands.js';
 import { main, UsageError } from './main.js';
 
 let out: string;
@@ -73,9 +73,9 @@ describe('the deepspeed-ts command', () => {
   });
 
   it('has convert, which asks for two paths', async () => {
-    expect(await main(['convert', 'only'])).toBe(2);
+    expect(await main(['convert', 'only'], { table: commands })).toBe(2);
     expect(err).toMatch(/expected a checkpoint and an output, got 1 arguments\n\nUsage: deepspeed-ts convert <checkpoint> <output>/);
-    expect(await main(['convert', 'a', 'b', '--tga', 'x'])).toBe(2);
+    expect(await main(['convert', 'a', 'b', '--tga', 'x'], { table: commands })).toBe(2);
     expect(err).toMatch(/Unknown option '--tga'/);
   });
 });

@@ -1,5 +1,5 @@
 import { DeepSpeedError, nearest } from '@deepspeed-ts/core';
-import { type Command, commands } from './commands.js';
+import type { Command } from './commands.js';
 
 /** As command line tools have it: the arguments were wrong, and nothing was done. */
 export const EXIT_USAGE = 2;
@@ -13,12 +13,12 @@ export class UsageError extends DeepSpeedError {
 
 export interface MainOptions {
   readonly version?: string;
-  /** Default: all there are. */
-  readonly table?: Readonly<Record<string, Command>>;
+  /** By name. */
+  readonly table: Readonly<Record<string, Command>>;
 }
 
 /** The `deepspeed-ts` command. Returns its exit code. */
-export async function main(argv: readonly string[], { version = '', table = commands }: MainOptions = {}): Promise<number> {
+export async function main(argv: readonly string[], { version = '', table }: MainOptions): Promise<number> {
   const [name, ...args] = argv;
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     process.stdout.write(usage(table));

@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { DeepSpeedCheckpointError } from './error.js';
 
 /** The files of one checkpoint (section "layout" of docs/design/deepspeed-checkpoints.md). */
@@ -96,9 +96,4 @@ function byRank(
 
 function isDirectory(path: string): boolean {
   return existsSync(path) && statSync(path).isDirectory();
-}
-
-/** For messages: the file of another rank. */
-export function siblingOf(path: string, rank: number): string {
-  return join(dirname(path), basename(path).replace(/pp_rank_\d+/, `pp_rank_${rank}`));
 }
