@@ -1,5 +1,5 @@
 /** Frames of a call site that are shown. */
-const FRAMES = 10;
+const FRAMES = 16;
 /** Calls that are remembered: more than a rank ever has under way. */
 const CALLS = 256;
 

@@ -305,7 +305,7 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
   async #mean(losses: readonly Tensor[]): Promise<number> {
     const own = losses.map((loss) => loss.retain());
     try {
-      for (const loss of own) this.communicator.allReduce(loss, 'mean').wait();
+      for (const loss of own) this.communicator.allReduce(loss, 'mean', 'loss').wait();
       const values = await Promise.all(own.map((loss) => loss.item()));
       return values.reduce((sum, value) => sum + value, 0) / values.length;
     } finally {

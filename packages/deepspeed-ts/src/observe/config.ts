@@ -27,9 +27,15 @@ export const monitorSection = defineSection({
     },
   },
   unsupported: {
-    wandb:
-      "Weights & Biases' SDK for Node (@wandb/sdk 0.5.1, its last release, of 2024) drops what is logged in offline mode and can't be relied on; write tensorboard files, which their `wandb sync` uploads",
-    comet: 'Comet has no SDK for Node; write tensorboard files, or log from the training loop with engine.report()',
+    wandb: {
+      reason:
+        "Weights & Biases' SDK for Node (@wandb/sdk 0.5.1, its last release, of 2024) drops what is logged in offline mode and can't be relied on; write tensorboard files, which their `wandb sync` uploads",
+      keys: ['group', 'team', 'project'],
+    },
+    comet: {
+      reason: 'Comet has no SDK for Node; write tensorboard files, or log from the training loop with engine.report()',
+      keys: ['samples_log_interval', 'project', 'workspace', 'api_key', 'experiment_name', 'experiment_key', 'online', 'mode'],
+    },
   },
 });
 

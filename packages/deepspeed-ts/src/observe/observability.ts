@@ -168,7 +168,7 @@ export class Observability implements StepObserver {
     const before = this.#steps();
     this.#probedProfile = this.#waiting.length > 0 || this.#profilesNow(before);
     const trace = this.#trace?.covers(before) ? this.#trace : undefined;
-    if (trace) trace.recording = true;
+    trace?.start();
     if (!this.#model || (!this.#probedProfile && !trace)) return;
     const step = { step: before + 1, ranks: this.communicator.size, microBatchSize };
     this.#probe = new StepProbe(this.#model, this.#device, step, this.#probedProfile, trace);
@@ -202,7 +202,7 @@ export class Observability implements StepObserver {
 
   async #finishTrace(trace: Trace): Promise<void> {
     await this.#observed?.settled();
-    trace.recording = false;
+    trace.stop();
     try {
       const path = await trace.write();
       this.log.info(`[trace] ${trace.config.steps} step(s) written to ${path}, and a file for each other rank beside it`);

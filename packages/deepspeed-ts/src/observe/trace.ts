@@ -36,7 +36,8 @@ export class Trace implements CollectiveListener {
   readonly #events: TraceEvent[] = [];
   readonly #path: string;
   #transfers = 0;
-  recording = false;
+  /** When it began, in milliseconds of `performance.now()`; undefined while nothing is recorded. */
+  #since: number | undefined;
 
   constructor(
     readonly config: TraceConfig,
@@ -46,6 +47,18 @@ export class Trace implements CollectiveListener {
     this.#name('process_name', COMPUTE, `rank ${rank}`);
     this.#name('thread_name', COMPUTE, 'compute');
     this.#name('thread_name', COMMUNICATION, 'communication');
+  }
+
+  get recording(): boolean {
+    return this.#since !== undefined;
+  }
+
+  start(): void {
+    this.#since ??= performance.now();
+  }
+
+  stop(): void {
+    this.#since = undefined;
   }
 
   /** Whether the step that begins after this many is traced. */
@@ -63,8 +76,9 @@ export class Trace implements CollectiveListener {
   }
 
   seen({ op, tag, bytes, ranks, timing }: CollectiveRecord): void {
-    if (!this.recording) return;
     const { begun, met, ended } = timing;
+    // Collectives are heard of after they ended: these were of the step before.
+    if (this.#since === undefined || begun < this.#since) return;
     const name = tag ? `${op} ${tag}` : op;
     const args = { bytes, ranks };
     // Sends and receives run beside each other; a line can't hold what overlaps.

@@ -61,7 +61,7 @@ void Exchange::compare(const Operation& op) {
 // effort: whoever is lost meanwhile has said nothing, and the mismatch is the better error.
 std::string Exchange::sites(const Operation& op) {
   struct Site {
-    char text[2048];
+    char text[4096];
   };
   for (const Header& header : headers_)
     if (header.magic != kHeaderMagic || header.kind == OpKind::kSend || header.kind == OpKind::kRecv) return "";

@@ -51,7 +51,11 @@ describe('what every rank says by itself', () => {
 
   test('ranks whose models call for different units at one time are told so', async () => {
     for (const outcome of await (await begin(2, { args: { model: 'parting' } })).outcomes()) {
-      expectError(outcome, { name: 'CollectiveMismatchError', message: /rank 0 all_gather.*rank 1 / });
+      const unit = String.raw`all_gather #\d+ \(slices of \d+ f32\) for 'gather \d+ [\w.]+'`;
+      const calls = new RegExp(`rank 0 ${unit}, rank 1 ${unit}`);
+      expectError(outcome, { name: 'CollectiveMismatchError', message: calls });
+      for (const rank of [0, 1])
+        expect(outcome.error!.message).toMatch(new RegExp(`\nrank ${rank} called it from\n(.*\n)*?.*zero/models\\.ts`));
     }
   });
 

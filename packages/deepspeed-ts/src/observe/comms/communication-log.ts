@@ -1,6 +1,6 @@
 import { type Communicator, type Device, tensor } from '@deepspeed-ts/core';
 import type { Log } from '../log.js';
-import { busFactor, type CollectiveName, type CollectiveRecord } from './collective-record.js';
+import { busFactor, COLLECTIVES, type CollectiveName, type CollectiveRecord } from './collective-record.js';
 import { formatRecord, formatSummary } from './comms-table.js';
 import type { CollectiveListener, ObservedCommunicator } from './observed-communicator.js';
 
@@ -100,7 +100,10 @@ export class CommunicationLog implements CollectiveListener {
   }
 
   #ordered(): Sums[] {
-    return [...this.#sums.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, sums]) => sums);
+    const rankOf = ({ op }: CollectiveRecord) => COLLECTIVES.indexOf(op);
+    return [...this.#sums.values()].sort(
+      ({ first: a }, { first: b }) => rankOf(a) - rankOf(b) || a.bytes - b.bytes || a.ranks - b.ranks || compare(a.tag ?? '', b.tag ?? ''),
+    );
   }
 
   #row({ first, count, total, waited }: Sums): CommunicationRow {
@@ -119,6 +122,11 @@ export class CommunicationLog implements CollectiveListener {
       busGBps: algorithmGBps * busFactor(op, ranks),
     };
   }
+}
+
+/** The same on every machine, whatever its language. */
+function compare(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
 }
 
 /** DeepSpeed has several calls for what is one here: `all_gather_into_tensor` is `all_gather`. */

@@ -1,4 +1,4 @@
-import { appendFile, mkdir } from 'node:fs/promises';
+import { appendFile, mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** A file that grows. Bytes are kept while a write is under way and go out together after it. */
@@ -7,10 +7,14 @@ export class AppendedFile {
   #writing: Promise<void> | undefined;
   #made = false;
 
-  /** `failed` hears of a write that did not go through; its bytes are lost. */
+  /**
+   * @param failed - hears of a write that did not go through; its bytes are lost
+   * @param header - what a file begins with that is new or empty
+   */
   constructor(
     readonly path: string,
     readonly failed: (error: unknown) => void,
+    readonly header = '',
   ) {}
 
   append(bytes: Uint8Array): void {
@@ -22,9 +26,15 @@ export class AppendedFile {
     while (this.#writing) await this.#writing;
   }
 
+  async #begin(): Promise<void> {
+    await mkdir(dirname(this.path), { recursive: true });
+    await appendFile(this.path, '');
+    if ((await stat(this.path)).size === 0) await appendFile(this.path, this.header);
+  }
+
   async #write(): Promise<void> {
     try {
-      if (!this.#made) await mkdir(dirname(this.path), { recursive: true });
+      if (!this.#made) await this.#begin();
       this.#made = true;
       while (this.#waiting.length > 0) await appendFile(this.path, Buffer.concat(this.#waiting.splice(0)));
     } catch (error) {

@@ -1,4 +1,3 @@
-import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppendedFile } from './appended-file.js';
 import type { Monitor, ScalarEvent } from './monitor.js';
@@ -28,10 +27,8 @@ export class CsvMonitor implements Monitor {
     let file = this.#files.get(name);
     if (!file) {
       const path = join(this.directory, `${name.replaceAll(/[/ ]/g, '_')}.csv`);
-      file = new AppendedFile(path, this.failed);
+      file = new AppendedFile(path, this.failed, `step,${name.split('/').at(-1)}\n`);
       this.#files.set(name, file);
-      const before = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-      if (before === 0) file.append(Buffer.from(`step,${name.split('/').at(-1)}\n`));
     }
     return file;
   }

@@ -45,7 +45,7 @@ function tree(model: ModuleProfile, depth: number): string {
       share(timeOf(module), timeOf(model)),
       rate(forward.flops + backward.flops, forward.milliseconds + backward.milliseconds),
     ]);
-    if (depth < 0 || level < depth) for (const child of module.modules) visit(child, level + 1);
+    if (depth < 0 || level < depth) for (const child of ranIn(module)) visit(child, level + 1);
   };
   visit(model, 0);
   return table(['module', 'parameters', 'forward FLOP', 'ms', 'backward FLOP', 'ms', 'time', 'rate'], cells);
@@ -53,9 +53,13 @@ function tree(model: ModuleProfile, depth: number): string {
 
 function levels(model: ModuleProfile, depth: number): ModuleProfile[][] {
   const all: ModuleProfile[][] = [];
-  for (let level = [model]; level.length > 0 && (depth < 0 || all.length <= depth); level = level.flatMap(({ modules }) => modules))
-    all.push(level);
+  for (let level = [model]; level.length > 0 && (depth < 0 || all.length <= depth); level = level.flatMap(ranIn)) all.push(level);
   return all;
+}
+
+/** Modules whose forward pass ran by itself; a fused one does the work of those in it. */
+function ranIn({ modules }: ModuleProfile): readonly ModuleProfile[] {
+  return modules.filter((module) => timeOf(module) > 0);
 }
 
 /** By class, as DeepSpeed adds them up: twelve blocks are one entry. */
