@@ -64,7 +64,7 @@ export class DeepSpeedCheckpoint {
       this.model = new ModelStates(open(modelStates[0]!));
       const optimizers = universal ? [] : optimizerStates.map(open);
       this.worldSize = universal ? this.model.worldSize : optimizers.length || this.model.worldSize;
-      const trained = universal ? readUniversal(universal, open) : this.#trained(optimizers);
+      const trained = universal ? readUniversal(universal, this.model, open) : this.#trained(optimizers);
       this.stage = universal ? 0 : optimizers.length === 0 ? 0 : stageOf(optimizers[0]!);
       this.aliases = tied(this.model, trained);
       this.parameters = this.#all(trained, () => modelStates.slice(1).map((file) => new ModelStates(open(file))));

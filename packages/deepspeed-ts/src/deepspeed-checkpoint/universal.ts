@@ -2,20 +2,29 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { describePickled, type PickleValue, type TorchFile, TorchTensor } from '@deepspeed-ts/core';
 import { DeepSpeedCheckpointError } from './error.js';
-import { Fields, numberOf } from './fields.js';
-import { wholeOf } from './pieces.js';
+import { Fields, numberOf, numelOfShape } from './fields.js';
+import type { ModelStates } from './model-states.js';
+import { type Pieces, sliceOf } from './pieces.js';
 import type { ParameterState, TrainedState } from './state.js';
 
 const WEIGHTS = 'fp32.pt';
 
-/** A universal checkpoint: a folder for each parameter, with a file for each of its states. */
-export function readUniversal(folder: string, open: (path: string) => TorchFile): TrainedState {
+/** A universal checkpoint: a folder for each parameter, with a file for each of its states; those made from stage 3 are without shape. */
+export function readUniversal(folder: string, model: ModelStates, open: (path: string) => TorchFile): TrainedState {
+  const shapes = new Map(model.shapes?.flatMap((group) => [...group]));
   const parameters = new Map<string, ParameterState>();
   const steps: number[] = [];
   for (const path of parameterFolders(folder)) {
     const name = relative(folder, path);
     const weights = tensorOf(open(join(path, WEIGHTS)));
-    const states = new Map<string, ReturnType<typeof wholeOf>>();
+    const shape = shapes.get(name) ?? weights.shape;
+    const piecesOf = (tensor: TorchTensor, file: string): Pieces => {
+      const count = numelOfShape(shape);
+      const pieces = sliceOf([tensor], 0, count);
+      if (pieces) return pieces;
+      throw new DeepSpeedCheckpointError(file, `expected ${count} elements, got ${describePickled(tensor)}`);
+    };
+    const states = new Map<string, Pieces>();
     for (const file of readdirSync(path).sort()) {
       const kind = file.replace(/\.pt$/, '');
       if (kind === file || file === WEIGHTS) continue;
@@ -25,12 +34,9 @@ export function readUniversal(folder: string, open: (path: string) => TorchFile)
         if (count !== undefined) steps.push(count);
         continue;
       }
-      const tensor = tensorOf(opened);
-      if (tensor.numel !== weights.numel)
-        throw new DeepSpeedCheckpointError(opened.path, `expected ${weights.numel} elements, got ${describePickled(tensor)}`);
-      states.set(kind, wholeOf(tensor));
+      states.set(kind, piecesOf(tensorOf(opened), opened.path));
     }
-    parameters.set(name, { name, shape: weights.shape, weights: wholeOf(weights), states });
+    parameters.set(name, { name, shape, weights: piecesOf(weights, join(path, WEIGHTS)), states });
   }
   if (parameters.size === 0) throw new DeepSpeedCheckpointError(folder, `there is no <parameter>/${WEIGHTS}`);
   return { parameters, groups: [], steps, lossScaler: undefined };

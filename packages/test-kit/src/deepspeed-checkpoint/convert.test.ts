@@ -187,8 +187,8 @@ describe('layouts that DeepSpeed has too', () => {
     expect(manifestOf().dtype).toBe('bf16');
   });
 
-  it('universal checkpoints', async () => {
-    const spec: SyntheticCheckpoint = { stage: 2, world: 4, groups: odd };
+  it.each([2, 3] as const)('universal checkpoints made from stage %i', async (stage) => {
+    const spec: SyntheticCheckpoint = { stage, world: 4, groups: odd };
     writeUniversalCheckpoint(input, spec);
     await convert();
     same(contents(join(output, TAG)), expectedContents(spec));

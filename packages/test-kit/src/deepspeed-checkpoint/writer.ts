@@ -222,14 +222,20 @@ export function writeUniversalCheckpoint(directory: string, spec: SyntheticCheck
   const folder = join(directory, TAG);
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(directory, 'latest_universal'), TAG);
-  writeFileSync(join(folder, 'mp_rank_00_model_states.pt'), modelStates(spec, 0));
+  const states = spec.stage === 3 ? 'zero_pp_rank_0_mp_rank_00_model_states.pt' : 'mp_rank_00_model_states.pt';
+  writeFileSync(join(folder, states), modelStates(spec, 0));
   for (const parameter of spec.groups.flat()) {
     const path = join(folder, 'zero', parameter.name);
     mkdirSync(path, { recursive: true });
     for (const kind of ['weights', ...KINDS]) {
       const writer = new TorchWriter();
-      const tensor = writer.tensor(floats(valuesOf(kind, parameter)), { shape: parameter.shape });
-      writeFileSync(join(path, `${kind === 'weights' ? 'fp32' : kind}.pt`), writer.archive(dict({ param: tensor })));
+      // From stage 3 without shape, and with the padding of parts.
+      const values = [...valuesOf(kind, parameter), ...(spec.stage === 3 ? [0, 0] : [])];
+      const tensor = writer.tensor(floats(values), spec.stage === 3 ? {} : { shape: parameter.shape });
+      writeFileSync(
+        join(path, `${kind === 'weights' ? 'fp32' : kind}.pt`),
+        writer.archive(spec.stage === 3 ? tensor : dict({ param: tensor })),
+      );
     }
     const writer = new TorchWriter();
     writeFileSync(join(path, 'step.pt'), writer.archive(writer.tensor(floats([7]), { shape: [] })));
