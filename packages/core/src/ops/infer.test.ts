@@ -56,6 +56,22 @@ const mistakes: [body: () => unknown, message: string][] = [
     () => attention(f32(1, 2, 12), { heads: 2, kvHeads: 1, headDim: 2 }),
     '[attention] expected qkv of shape [batch, tokens, 8], got f32[1, 2, 12]',
   ],
+  [
+    () => attention(f32(2, 3, 12), { heads: 2, headDim: 2, positions: i32(2, 4) }),
+    '[attention] expected positions i32[2, 3], got i32[2, 4]',
+  ],
+  [
+    () => attention(f32(2, 3, 12), { heads: 2, headDim: 2, positions: f32(2, 3) }),
+    '[attention] expected positions i32[2, 3], got f32[2, 3]',
+  ],
+  [
+    () => attention(f32(1, 3, 12), { heads: 2, headDim: 2, causal: false, positions: i32(1, 3) }),
+    '[attention] expected a causal mask where positions tell documents apart, got causal false',
+  ],
+  [
+    () => rope(f32(1, 3, 4), f32(3, 1), f32(3, 1), { rotatedHeads: 2, headDim: 2, positions: i32(3) }),
+    '[rope] expected positions i32[1, 3], got i32[3]',
+  ],
   [() => rope(f32(1, 2, 6), f32(2, 1), f32(2, 1), { rotatedHeads: 2, headDim: 3 }), '[rope] expected an even head size, got 3'],
   [
     () => rope(f32(1, 3, 4), f32(2, 1), f32(2, 1), { rotatedHeads: 2, headDim: 2 }),
