@@ -2,7 +2,14 @@
 //   node --import tsx --conditions=@deepspeed-ts/source tooling/config-reference.ts
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type ConfigSection, describeSchema, type Json, type JsonSchema, strictSchema } from '../packages/core/src/config/index.js';
+import {
+  type ConfigSection,
+  describeSchema,
+  type Json,
+  type JsonSchema,
+  strictSchema,
+  whyUnsupported,
+} from '../packages/core/src/config/index.js';
 import { SECTIONS } from '../packages/deepspeed-ts/src/config/index.js';
 
 /** The generated files, path from the repository's root -> text. */
@@ -25,6 +32,9 @@ One object decides how a model is trained. \`initialize\` takes it as an object,
 - \`"auto"\` is refused unless the caller says what it stands for.
 - All problems are reported at once, each with file, line and column where the config is a file.
 
+\`npx deepspeed-ts config check ds_config.json --world 8\` prints what each key of a file will do here, without starting anything; with \`--auto\`
+it leaves \`"auto"\` to a trainer.
+
 For completion and checks while you write, point your editor at the schema:
 \`{ "$schema": "./node_modules/deepspeed-ts/config.schema.json" }\`.
 `;
@@ -39,10 +49,10 @@ function referencePage(sections: readonly ConfigSection[]): string {
   }
   const unsupported = sections.flatMap((section) => Object.entries(section.unsupported));
   parts.push(
-    '## Keys of DeepSpeed that are refused\n\nThey may stand in a config only to say that they are off: `false`, `null`, `{"enabled": false}` or `{"device": "none"}`.\n',
+    '## Keys of DeepSpeed that are refused\n\nThey may stand in a config only to say that they are off: `false`, `null`, `{"enabled": false}` or `{"device": "none"}`, beside which the keys that DeepSpeed knows there may stay.\n',
     table(
       ['key', 'reason'],
-      unsupported.sort().map(([key, reason]) => [code(key), reason]),
+      unsupported.sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, entry]) => [code(key), whyUnsupported(entry)]),
     ),
   );
   return `${parts.join('\n').trimEnd()}\n`;

@@ -1,4 +1,4 @@
-import { type ConfigOf, defineSection } from '@deepspeed-ts/core';
+import { type ConfigOf, defineSection, type Unsupported } from '@deepspeed-ts/core';
 
 const STAGE_3_MEMORY = 'Accepted without effect: a unit (a block of the model) is gathered just before its use and released right after.';
 
@@ -176,8 +176,26 @@ export const zeroSection = defineSection({
     },
   },
   unsupported: under('zero_optimization', {
-    offload_optimizer: 'optimizer state stays in the memory of its device; offload to CPU or NVMe does not exist yet',
-    offload_param: 'parameters stay in the memory of their device; offload to CPU or NVMe does not exist yet',
+    offload_optimizer: {
+      reason: 'optimizer state stays in the memory of its device; offload to CPU or NVMe does not exist yet',
+      planned: '0.2',
+      keys: [
+        'nvme_path',
+        'buffer_count',
+        'pin_memory',
+        'pipeline_read',
+        'pipeline_write',
+        'fast_init',
+        'ratio',
+        'super_offload',
+        'cpuadam_cores_perc',
+      ],
+    },
+    offload_param: {
+      reason: 'parameters stay in the memory of their device; offload to CPU or NVMe does not exist yet',
+      planned: '0.2',
+      keys: ['nvme_path', 'buffer_count', 'buffer_size', 'max_in_cpu', 'pin_memory'],
+    },
     cpu_offload: 'an old spelling of offload_optimizer, which does not exist yet',
     cpu_offload_param: 'an old spelling of offload_param, which does not exist yet',
     cpu_offload_use_pin_memory: 'an old spelling of pin_memory in offload_optimizer and offload_param, which do not exist yet',
@@ -212,6 +230,6 @@ export function zeroOptions(config: ZeroConfig): ZeroOptions {
   return { stage: config.stage, overlap: config.overlap_comm ?? true, prefetch: config.stage3_prefetch_bucket_size > 0 };
 }
 
-function under(parent: string, reasons: Record<string, string>): Record<string, string> {
+function under(parent: string, reasons: Record<string, string | Unsupported>): Record<string, string | Unsupported> {
   return Object.fromEntries(Object.entries(reasons).map(([key, reason]) => [`${parent}.${key}`, reason]));
 }

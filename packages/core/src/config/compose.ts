@@ -1,7 +1,7 @@
 import { Ajv, type FuncKeywordDefinition, type SchemaValidateFunction } from 'ajv';
 import { ConfigError } from '../errors.js';
 import { show, tags } from './describe.js';
-import { type ConfigPath, dotted, explain, type Problem } from './problems.js';
+import { type ConfigPath, dotted, explain, type Problem, unknownAmong } from './problems.js';
 import type { JsonSchema } from './schema.js';
 import type { ConfigContext, ConfigOf, ConfigSection } from './section.js';
 import { strictSchema } from './strict.js';
@@ -29,14 +29,29 @@ export function composeConfig<const Sections extends readonly ConfigSection[]>(
   raw: unknown,
   options: ComposeOptions = {},
 ): ConfigOf<Sections> {
+  const { config, problems } = checkConfig(sections, raw, options);
+  if (problems.length > 0) throw new ConfigError(problems.map((problem) => format(problem, options)));
+  return freeze(config) as ConfigOf<Sections>;
+}
+
+/** What is wrong with a config, in the order in which it is written, and what it becomes. */
+export function checkConfig(
+  sections: readonly ConfigSection[],
+  raw: unknown,
+  options: ComposeOptions,
+): { config: Record<string, unknown>; problems: Problem[] } {
   const problems: Problem[] = [];
   if (!isPlainObject(raw)) throw new ConfigError([`a config must be an object, got ${show(raw)}`]);
 
-  const schema = strictSchema(sections);
-  const config = copy(raw, [], problems, options) as Record<string, unknown>;
+  const { schema, validate } = validatorOf(sections);
+  const config = copy(raw, [], problems, options, schema) as Record<string, unknown>;
   delete config.$schema;
+  for (const section of sections) {
+    for (const [path, entry] of Object.entries(section.unsupported)) {
+      if (typeof entry !== 'string') problems.push(...offWithout(config, path.split('.'), entry.keys ?? []));
+    }
+  }
   const unset = new Set(problems.map(({ path }) => dotted(path)));
-  const validate = validator(schema);
   if (!validate(config)) {
     // A required value that was "auto" has been reported already, not as missing.
     problems.push(...explain(validate.errors ?? [], schema).filter(({ path }) => !unset.has(dotted(path))));
@@ -50,8 +65,7 @@ export function composeConfig<const Sections extends readonly ConfigSection[]>(
     if (problems.some(({ path }) => Object.hasOwn(section.properties, path[0]!))) continue;
     section.check?.(config, (path, message) => problems.push({ path: path.split('.'), message }), context);
   }
-  if (problems.length > 0) throw new ConfigError(inOrderOf(raw, problems).map((problem) => format(problem, options)));
-  return freeze(config) as ConfigOf<Sections>;
+  return { config, problems: inOrderOf(raw, problems) };
 }
 
 function format({ path, message }: Problem, { locate }: ComposeOptions): string {
@@ -70,6 +84,19 @@ function inOrderOf(raw: unknown, problems: readonly Problem[]): Problem[] {
   visit(raw, []);
   const rank = (path: ConfigPath): number => position.get(dotted(path)) ?? rank(path.slice(0, -1));
   return [...problems].sort((a, b) => rank(a.path) - rank(b.path));
+}
+
+/** Compiling a schema takes far longer than using it, and a program has one list of sections. */
+const compiled = new WeakMap<readonly ConfigSection[], { schema: JsonSchema; validate: ReturnType<typeof validator> }>();
+
+function validatorOf(sections: readonly ConfigSection[]) {
+  let found = compiled.get(sections);
+  if (!found) {
+    const schema = strictSchema(sections);
+    found = { schema, validate: validator(schema) };
+    compiled.set(sections, found);
+  }
+  return found;
 }
 
 function validator(schema: JsonSchema) {
@@ -106,8 +133,11 @@ const ignoreCase: FuncKeywordDefinition = {
   validate: respell,
 };
 
-/** A deep copy of JSON-like data. What JSON can't hold, and `"auto"` that nobody resolves, become problems and are left out. */
-function copy(value: unknown, path: ConfigPath, problems: Problem[], options: ComposeOptions): unknown {
+/**
+ * A deep copy of JSON-like data. What JSON can't hold, and `"auto"` that nobody resolves, become problems and are left out; inside what
+ * is not supported, "auto" is a value like any other.
+ */
+function copy(value: unknown, path: ConfigPath, problems: Problem[], options: ComposeOptions, schema?: JsonSchema): unknown {
   if (value === 'auto') {
     const resolved = options.resolveAuto?.(dotted(path));
     if (resolved !== undefined) return resolved;
@@ -119,19 +149,44 @@ function copy(value: unknown, path: ConfigPath, problems: Problem[], options: Co
     return undefined;
   }
   if (value === null || typeof value === 'boolean' || typeof value === 'string' || typeof value === 'number') return value;
+  if (schema?.unsupported !== undefined) return isJson(value) ? structuredClone(value) : unfit(value, path, problems);
   if (Array.isArray(value)) return value.map((entry, i) => copy(entry, [...path, String(i)], problems, options));
   if (isPlainObject(value)) {
-    const entries = Object.entries(value).map(([key, entry]) => [key, copy(entry, [...path, key], problems, options)] as const);
+    const inside = (key: string) => schema?.properties?.[key];
+    const entries = Object.entries(value).map(
+      ([key, entry]) => [key, copy(entry, [...path, key], problems, options, inside(key))] as const,
+    );
     return Object.fromEntries(entries.filter(([, entry]) => entry !== undefined));
   }
+  return unfit(value, path, problems);
+}
+
+function unfit(value: unknown, path: ConfigPath, problems: Problem[]): undefined {
   if (value !== undefined) problems.push({ path, message: `expected a JSON value, got a ${typeof value}` });
   return undefined;
+}
+
+function isJson(value: unknown): boolean {
+  if (value === null || ['boolean', 'string', 'number'].includes(typeof value)) return true;
+  return Array.isArray(value) ? value.every(isJson) : isPlainObject(value) && Object.values(value).every(isJson);
 }
 
 function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (typeof value !== 'object' || value === null) return false;
   const prototype = Object.getPrototypeOf(value) as unknown;
   return prototype === null || prototype === Object.prototype;
+}
+
+/** A section that says it is off needs none of its other keys; those that DeepSpeed does not know are problems even so. */
+function offWithout(config: unknown, path: ConfigPath, known: readonly string[]): Problem[] {
+  const parent = path.slice(0, -1).reduce<unknown>((at, key) => (isPlainObject(at) ? at[key] : undefined), config);
+  const name = path.at(-1)!;
+  const section = isPlainObject(parent) ? parent[name] : undefined;
+  if (!isPlainObject(section) || !(section.enabled === false || section.device === 'none')) return [];
+  const own = ['enabled', 'device'].filter((key) => key in section);
+  const unknown = Object.keys(section).filter((key) => !known.includes(key) && !own.includes(key));
+  (parent as Record<string, unknown>)[name] = false;
+  return unknown.map((key) => ({ path: [...path, key], message: unknownAmong(key, path, known) }));
 }
 
 function remove(value: unknown, path: ConfigPath): void {

@@ -69,13 +69,20 @@ function expected(schema: JsonSchema): string {
 
 function unknownKey(key: string, parent: ConfigPath, schema: JsonSchema, root: JsonSchema): string {
   const siblings = Object.keys(schema.properties ?? {});
-  const meant = nearest(key, siblings);
-  if (meant.length > 0) return `unknown key; did you mean ${alternatives(meant.map((name) => `"${dotted([...parent, name])}"`))}?`;
+  if (nearest(key, siblings).length > 0) return unknownAmong(key, parent, siblings);
   // The same place in another alternative is no help.
   const elsewhere = pathsOf(key, root).filter((path) => dotted(path) !== dotted([...parent, key]));
   if (elsewhere.length > 0) return `unknown key here; it belongs at ${alternatives(elsewhere.map((path) => `"${dotted(path)}"`))}`;
+  const supported = siblings.filter((name) => !schema.properties?.[name]?.unsupported);
+  return unknownAmong(key, parent, supported);
+}
+
+/** What to say of a key that is none of `siblings`. */
+export function unknownAmong(key: string, parent: ConfigPath, siblings: readonly string[]): string {
+  const meant = nearest(key, siblings);
+  if (meant.length > 0) return `unknown key; did you mean ${alternatives(meant.map((name) => `"${dotted([...parent, name])}"`))}?`;
   const where = parent.length === 0 ? 'of a config' : `of "${dotted(parent)}"`;
-  return `unknown key; the keys ${where} are ${siblings.filter((name) => !schema.properties?.[name]?.unsupported).join(', ')}`;
+  return `unknown key; the keys ${where} are ${siblings.join(', ')}`;
 }
 
 /** Everywhere in the schema where a supported key of this name stands. */

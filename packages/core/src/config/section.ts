@@ -9,6 +9,22 @@ export interface ConfigContext {
 /** Reports one problem of a check. `path` is dotted: `optimizer.params.lr`. */
 export type ReportProblem = (path: string, message: string) => void;
 
+/** A key that DeepSpeed has and we don't. */
+export interface Unsupported {
+  /** Why, as the end of a sentence: `the tuner does not exist yet`. */
+  readonly reason: string;
+  /** The release that may bring it. */
+  readonly planned?: string;
+  /** What DeepSpeed knows inside: such keys may stand beside `"enabled": false` or `"device": "none"`, without effect. */
+  readonly keys?: readonly string[];
+}
+
+/** The reason, and the release that may bring it. */
+export function whyUnsupported(entry: string | Unsupported): string {
+  if (typeof entry === 'string') return entry;
+  return entry.planned === undefined ? entry.reason : `${entry.reason} (planned for ${entry.planned})`;
+}
+
 /**
  * The part of a config that one package owns: some top-level keys, each with a schema. `Config` is the type of the validated part.
  */
@@ -19,7 +35,7 @@ export interface ConfigSection<Config = unknown> {
   /** Top-level key -> schema. */
   readonly properties: Readonly<Record<string, JsonSchema>>;
   /** Dotted path of a key that DeepSpeed has and we don't -> the reason. Such a key may only be switched off. */
-  readonly unsupported: Readonly<Record<string, string>>;
+  readonly unsupported: Readonly<Record<string, string | Unsupported>>;
   /** Rules that tie several fields together; runs when every field by itself is valid. */
   check?(config: Config, report: ReportProblem, context: ConfigContext): void;
   /** Never set; carries the type. */
@@ -55,7 +71,7 @@ export function defineSection<const P extends Readonly<Record<string, JsonSchema
   readonly name: string;
   readonly summary: string;
   readonly properties: P;
-  readonly unsupported?: Readonly<Record<string, string>>;
+  readonly unsupported?: Readonly<Record<string, string | Unsupported>>;
   check?(config: FromProperties<P>, report: ReportProblem, context: ConfigContext): void;
 }): ConfigSection<FromProperties<P>> {
   return { unsupported: {}, ...definition };

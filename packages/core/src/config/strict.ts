@@ -1,5 +1,5 @@
 import { isTuple, type Json, type JsonSchema } from './schema.js';
-import type { ConfigSection } from './section.js';
+import { type ConfigSection, whyUnsupported } from './section.js';
 
 /** A key that we don't support may still be there when it says so itself. */
 export const SWITCHED_OFF: readonly Json[] = [false, null, { enabled: false }, { device: 'none' }];
@@ -24,7 +24,7 @@ export function strictSchema(sections: readonly ConfigSection[]): JsonSchema {
   }
   let root: JsonSchema = { type: 'object', properties };
   for (const section of sections) {
-    for (const [path, reason] of Object.entries(section.unsupported)) root = refuse(root, path.split('.'), reason);
+    for (const [path, entry] of Object.entries(section.unsupported)) root = refuse(root, path.split('.'), whyUnsupported(entry));
   }
   return tighten(root);
 }

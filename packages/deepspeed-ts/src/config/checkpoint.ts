@@ -106,6 +106,9 @@ export const checkpointSection = defineSection({
   },
   unsupported: {
     datastates_ckpt: 'it is a checkpoint writer for Python; files are written beside training here too',
-    nebula: 'it is a service of Azure; checkpoint.keep_last limits the versions that are kept',
+    nebula: {
+      reason: 'it is a service of Azure; checkpoint.keep_last limits the versions that are kept',
+      keys: ['persistent_storage_path', 'persistent_time_interval', 'num_of_version_in_retention', 'enable_nebula_load', 'load_path'],
+    },
   },
 });

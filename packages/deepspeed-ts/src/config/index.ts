@@ -1,1 +1,2 @@
-export { type DeepSpeedConfig, loadConfig, SECTIONS } from './load.js';
+export type { BatchTriad } from './batch.js';
+export { type CheckedConfig, checkConfigFile, type DeepSpeedConfig, loadConfig, SECTIONS } from './load.js';

@@ -134,8 +134,8 @@ export const precisionSection = defineSection({
   },
   unsupported: {
     bfloat16: 'the old spelling; write bf16',
-    amp: 'it is NVIDIA Apex; use bf16 or fp16',
-    torch_autocast: 'dtypes follow from bf16 and fp16, there is no autocast',
+    amp: { reason: 'it is NVIDIA Apex; use bf16 or fp16', keys: ['opt_level', 'loss_scale', 'keep_batchnorm_fp32'] },
+    torch_autocast: { reason: 'dtypes follow from bf16 and fp16, there is no autocast', keys: ['dtype', 'lower_precision_safe_modules'] },
     'data_types.param_dtype': 'the dtype of weights follows from bf16 and fp16',
     'data_types.buffer_dtype': 'buffers keep the dtype that the model gives them',
     sparse_gradients: 'gradients of embeddings are dense, so that ZeRO can slice them',
