@@ -82,7 +82,8 @@ export class Observability implements StepObserver {
   attach(model: Module, steps: () => number): void {
     this.#model = model;
     this.#steps = steps;
-    if (this.#config.dump_state) this.log.info(`config in force: ${JSON.stringify(this.#config, null, 2)}`);
+    if (this.#config.dump_state)
+      this.log.info(`config in force: ${JSON.stringify(this.#config, null, 2)}\non the device:\n${this.#device.describeLive().join('\n')}`);
   }
 
   // ---- within a step -----------------------------------------------------------------------------------------
