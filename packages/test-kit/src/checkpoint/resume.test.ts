@@ -12,7 +12,7 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 async function inWorld(size: number, tasks: readonly Task[]): Promise<TaskResult[]> {
   if (size === 1) return alone(tasks);
-  const ranks = await runWorld<TaskResult[], readonly Task[]>(new URL('./resumable-rank.ts', import.meta.url), size, { args: tasks });
+  const ranks = await runWorld<TaskResult[], readonly Task[]>(new URL('./resumable-rank.ts', import.meta.url), size, { args: tasks, timeoutMs: 200_000 });
   for (const rank of ranks) expect(rank).toEqual(ranks[0]);
   return ranks[0]!;
 }
@@ -68,7 +68,7 @@ describe('a checkpoint', () => {
     await session(4, true, [1, 2, 4]);
     await session(2, false, [4]);
     await session(1, false, [2, 4]);
-  }, 240_000);
+  }, 400_000);
 
   test.each(SIZES)('of %i ranks does not show at which stage it was saved', (size) => {
     const files = STAGES.map((stage) => {
