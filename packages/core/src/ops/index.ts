@@ -28,7 +28,7 @@ import {
   linearCrossEntropyOp,
 } from './linear-cross-entropy.js';
 import { linearFp8Op } from './linear-fp8.js';
-import { linearDxGelu, linearGelu } from './linear-gelu.js';
+import { linearGelu, linearGeluBackward } from './linear-gelu.js';
 import { lionOp } from './lion.js';
 import { matmulOp } from './matmul.js';
 import { mlpOp } from './mlp.js';
@@ -80,7 +80,7 @@ export const ops: readonly Op<any>[] = [
   linearDx,
   linearFp8Op,
   linearGelu,
-  linearDxGelu,
+  linearGeluBackward,
   linearCrossEntropyOp,
   linearCrossEntropyBackward,
   linearCrossEntropyFused,

@@ -20,7 +20,7 @@ import { swiglu } from './swiglu.js';
 /** Has kernels for the small ops only, as most backends do: the large ones are composed. */
 class SmallOps extends ReferenceBackend {
   override supports(op: string): boolean {
-    return !['mlp', 'linear_gelu', 'linear_dx_gelu', 'gelu_backward_recompute', 'swiglu_backward_recompute'].includes(op);
+    return !['mlp', 'linear_gelu', 'linear_gelu_backward', 'gelu_backward_recompute', 'swiglu_backward_recompute'].includes(op);
   }
 }
 

@@ -8,7 +8,7 @@ import { type Attrs, defineOp, type Op, type VjpContext } from './define-op.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { launch } from './launch.js';
 import { type LinearLayout, linearOp } from './linear.js';
-import { linearDxGelu, linearGelu } from './linear-gelu.js';
+import { linearGelu, linearGeluBackward } from './linear-gelu.js';
 import { swigluBackward, swigluOp } from './swiglu.js';
 
 /** 'gelu' is exact, 'gelu_tanh' GPT-2's approximation; 'swiglu' takes the halves [gate | up] of what the first maps give. */
@@ -76,16 +76,26 @@ export const mlpOp = defineOp<MlpAttrs>({
     };
     const wantsFirst = inputSpecs.slice(0, end).some((_, i) => wants(i));
     const dy = context.grad(0)!;
-    /** Where the product with W' applies gelu' itself, the gradient of the activation never exists. */
-    const fused =
-      wantsFirst &&
-      isTanhGelu(context.attrs) &&
-      dy.device.backend.supports(
-        linearDxGelu.name,
-        [dy, h, h, h].map((t) => t.dtype),
-      );
+    const firstMap = (dh: Tensor, rest = wants): VjpContext<typeof first> => ({
+      ...context,
+      attrs: first,
+      inputSpecs: inputSpecs.slice(0, end),
+      wants: rest,
+      grad: () => dh,
+    });
+    // Everything learns, as in most training: gelu', the activation and the gradient of the first bias are one pass.
+    const bias = 2;
+    if (isTanhGelu(context.attrs) && first.n === 1 && first.hasBias && wants(bias) && wants(end)) {
+      const dh = empty(h.device, h.shape, h.dtype);
+      const { tensor: db, accumulate } = into(bias);
+      launch(linearGeluBackward, [dy, input(end), h], [dh, a, db], { layout: last.layout, accumulate });
+      linearOp.vjp!(lastMap);
+      a.dispose();
+      linearOp.vjp!(firstMap(dh, (i) => i !== bias && wants(i)));
+      return;
+    }
     let dh: Tensor | undefined;
-    if (wantsFirst && !fused) {
+    if (wantsFirst) {
       const da = activated(act, h);
       linearOp.vjp!({ ...lastMap, wants: (i) => i === 0, into: () => ({ tensor: da, accumulate: 0 }) });
       dh = empty(h.device, h.shape, h.dtype);
@@ -95,11 +105,7 @@ export const mlpOp = defineOp<MlpAttrs>({
     } else if (wants(end)) launch(act.forward, [h], [a], act.attrs);
     linearOp.vjp!(lastMap);
     a.dispose();
-    if (fused) {
-      dh = empty(h.device, h.shape, h.dtype);
-      launch(linearDxGelu, [dy, input(end), h], [dh], { layout: last.layout });
-    }
-    if (dh) linearOp.vjp!({ ...context, attrs: first, inputSpecs: inputSpecs.slice(0, end), grad: () => dh });
+    if (dh) linearOp.vjp!(firstMap(dh));
   },
   samples: (r) => {
     const gelu = { n: 1, hasBias: 1, layout: 1, activation: 1 };

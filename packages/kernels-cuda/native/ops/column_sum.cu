@@ -81,8 +81,10 @@ __global__ void __launch_bounds__(1024)
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t column = blockIdx.x * 32 + int64_t(lane);
   float sum = 0;
-  if (column < columns)
+  if (column < columns) {
+#pragma unroll 8
     for (int64_t i = warp; i < chunks; i += 32) sum += partial[i * columns + column];
+  }
   room[warp][lane] = sum;
   __syncthreads();
   if (warp != 0 || column >= columns) return;
@@ -104,6 +106,12 @@ __global__ void __launch_bounds__(1024)
 }
 
 }  // namespace
+
+void add_chunk_sums(const float* partial, int64_t chunks, const ColumnPieces& pieces, bool accumulate, cudaStream_t stream) {
+  const int64_t columns = pieces.begin[pieces.count];
+  if (columns == 0) return;
+  sum_chunks<<<unsigned(ceil_div(columns, 32)), 1024, 0, stream>>>(partial, chunks, columns, pieces, accumulate);
+}
 
 size_t column_sums_bytes(int64_t rows, int64_t columns) {
   const size_t bytes = size_t(ceil_div(rows, chunk_rows(rows, columns))) * size_t(columns) * sizeof(float);
@@ -130,7 +138,7 @@ void column_sums(const void* x, int dtype, int64_t ld, int64_t rows, const Colum
         chunk_sums<T, 1><<<grid, 32 * kWarps, 0, stream>>>(from, ld, rows, columns, chunk, sums);
     });
   }
-  sum_chunks<<<unsigned(ceil_div(columns, 32)), 1024, 0, stream>>>(sums, chunks, columns, pieces, accumulate);
+  add_chunk_sums(sums, chunks, pieces, accumulate, stream);
 }
 
 // out_i = sum over rows of dy's columns, from columnOffset on as many for each output as it has.

@@ -1,62 +1,82 @@
-// GELU (Hendrycks and Gimpel, 2016): y = x Phi(x), Phi the normal distribution function.
-// tanh = 1 is the approximation of GPT-2 ("gelu_new"): Phi(x) ~ (1 + tanh u) / 2 = sigmoid(2u), u = k (x + a x^3), written with the
-// sigmoid because it keeps its relative accuracy for very negative x where 1 + tanh cancels.
-// tanh = 0 is the exact form, (1 + erf(x / sqrt 2)) / 2, which cancels there too; hence the CPU kernels' fit of its tail.
+// GELU and its gradients; the function itself is in activation.cuh.
 #include "../activation.cuh"
 #include "../elementwise.cuh"
+#include "../gemm_parts.h"
 
 namespace ds {
 namespace {
 
-constexpr float kTwoK = 1.5957691216057308f;     // 2 sqrt(2 / pi)
-constexpr float kTwoKA = 0.07135481282553125f;   // 2 sqrt(2 / pi) * 0.044715
-constexpr float kDensity = 0.3989422804014327f;  // 1 / sqrt(2 pi)
-
-// Phi(x) and d/dx x Phi(x) = Phi + x Phi'
-struct Value {
-  float phi, slope;
-};
-
-template <bool Fast> __device__ __forceinline__ Value by_tanh(float x) {
-  const float square = x * x, phi = sigmoid<Fast>(x * fmaf(kTwoKA, square, kTwoK));
-  const float u = x * fmaf(3 * kTwoKA, square, kTwoK);  // x d(2u)/dx
-  return {phi, fmaf(phi * (1.0f - phi), u, phi)};
-}
-
-// Phi(-|x|) = e^(-x^2 / 2) t P(t) with t = 1 / (1 + 0.21 |x|); P is a minimax fit to a relative error of 2e-8.
-template <bool Fast> __device__ __forceinline__ Value exactly(float x) {
-  const float bell = exp_of<Fast>(x * x * -0.5f), t = reciprocal<Fast>(fmaf(0.21f, fabsf(x), 1.0f));
-  float p = -0.0712958f;
-  p = fmaf(p, t, 0.28180945f);
-  p = fmaf(p, t, -0.32650349f);
-  p = fmaf(p, t, 0.3449986f);
-  p = fmaf(p, t, -0.09078107f);
-  p = fmaf(p, t, 0.12347584f);
-  p = fmaf(p, t, 0.06956875f);
-  p = fmaf(p, t, 0.08501259f);
-  p = fmaf(p, t, 0.08371514f);
-  const float tail = p * t * bell, phi = x < 0.0f ? tail : 1.0f - tail;
-  return {phi, fmaf(x * kDensity, bell, phi)};
-}
-
-template <bool Tanh, bool Fast> __device__ __forceinline__ Value value(float x) {
-  if constexpr (Tanh) return by_tanh<Fast>(x);
-  return exactly<Fast>(x);
-}
-
 template <bool Tanh, bool Fast> struct Forward {
-  __device__ __forceinline__ void operator()(float x, float, float& y, float&) const { y = x * value<Tanh, Fast>(x).phi; }
+  __device__ __forceinline__ void operator()(float x, float, float& y, float&) const { y = x * gelu_value<Tanh, Fast>(x).phi; }
 };
 template <bool Tanh, bool Fast> struct Backward {
-  __device__ __forceinline__ void operator()(float dy, float x, float& dx, float&) const { dx = dy * value<Tanh, Fast>(x).slope; }
+  __device__ __forceinline__ void operator()(float dy, float x, float& dx, float&) const { dx = dy * gelu_value<Tanh, Fast>(x).slope; }
 };
 template <bool Tanh, bool Fast> struct Recompute {
   __device__ __forceinline__ void operator()(float dy, float x, float& dx, float& y) const {
-    const Value v = value<Tanh, Fast>(x);
+    const GeluValue v = gelu_value<Tanh, Fast>(x);
     dx = dy * v.slope;
     y = x * v.phi;
   }
 };
+
+// ---- backward with the column sums of dx ------------------------------------------------------------------------------------
+
+constexpr int kSumWarps = 8;        // of a block: row r of a chunk belongs to warp r % 8, and the warps' sums are added in order
+constexpr int kSumAhead = 2;        // rows of a warp in flight
+constexpr int64_t kSumChunk = 64;   // rows of a block
+
+// dy and x [rows, columns], packed; dx may be dy. partial [chunks, columns]: sums of dx before its rounding. A lane has V columns.
+template <class T, int V>
+__global__ void __launch_bounds__(32 * kSumWarps)
+    gelu_backward_columns(const T* dy, const T* x, T* dx, T* y, int64_t rows, int64_t columns, float* partial) {
+  constexpr int kTile = 32 * V;
+  __shared__ float room[kSumWarps][kTile];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t column = blockIdx.x * int64_t(kTile) + lane * V, first = blockIdx.y * kSumChunk;
+  const int64_t last = first + kSumChunk < rows ? first + kSumChunk : rows;
+  float sum[V] = {};
+  if (column < columns) {
+    for (int64_t r = first + warp; r < last; r += kSumAhead * kSumWarps) {
+      Pack<T, V> d[kSumAhead], h[kSumAhead];
+#pragma unroll
+      for (int u = 0; u < kSumAhead; u++) {
+        const int64_t row = r + u * kSumWarps;
+        if (row >= last) break;
+        d[u] = load_pack<V>(dy + row * columns + column);
+        h[u] = load_pack<V>(x + row * columns + column);
+      }
+#pragma unroll
+      for (int u = 0; u < kSumAhead; u++) {
+        const int64_t row = r + u * kSumWarps;
+        if (row >= last) break;
+        float p[V], q[V];
+        unpack(d[u], p);
+        unpack(h[u], q);
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+          const GeluValue value = gelu_value<true, kFastMath<T>>(q[v]);
+          p[v] *= value.slope;
+          q[v] *= value.phi;
+          sum[v] += p[v];
+        }
+        store_pack(dx + row * columns + column, packed<T>(p));
+        store_pack(y + row * columns + column, packed<T>(q));
+      }
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < V; v++) room[warp][lane * V + v] = sum[v];
+  __syncthreads();
+  for (int j = threadIdx.x; j < kTile; j += 32 * kSumWarps) {
+    const int64_t at = blockIdx.x * int64_t(kTile) + j;
+    if (at >= columns) break;
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < kSumWarps; w++) total += room[w][j];
+    partial[blockIdx.y * columns + at] = total;
+  }
+}
 
 // f(Tag<T>, whether tanh) for the call's dtype and attribute.
 template <class F> void by_kind(const Call& c, const F& f) {
@@ -69,6 +89,25 @@ template <class F> void by_kind(const Call& c, const F& f) {
 }
 
 }  // namespace
+
+int64_t gelu_backward_chunks(int64_t rows) { return (rows + kSumChunk - 1) / kSumChunk; }
+
+void gelu_backward_sums(const void* dy, const void* x, void* dx, void* y, int dtype, int64_t rows, int64_t columns, float* partial,
+                        cudaStream_t stream) {
+  if (rows == 0 || columns == 0) return;
+  by_float(dtype, [&](auto t) {
+    using T = typename decltype(t)::type;
+    constexpr int V = kVector<T>;
+    const auto launch = [&](auto kernel, int tile) {
+      const dim3 grid(unsigned((columns + tile - 1) / tile), unsigned(gelu_backward_chunks(rows)));
+      kernel<<<grid, 32 * kSumWarps, 0, stream>>>(static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dx),
+                                                  static_cast<T*>(y), rows, columns, partial);
+    };
+    const bool wide = columns % V == 0 && is_aligned(dy, 16) && is_aligned(x, 16) && is_aligned(dx, 16) && is_aligned(y, 16);
+    if (wide) launch(gelu_backward_columns<T, V>, 32 * V);
+    else launch(gelu_backward_columns<T, 1>, 32);
+  });
+}
 
 KERNEL(gelu, kFloats) {
   if (const char* error = check_alike(c, "gelu", 1, 1)) return error;
