@@ -39,7 +39,8 @@ export class Fields {
 
   integer(key: string, fallback?: number): number {
     const value = this.get(key) ?? fallback;
-    return Number.isSafeInteger(value) ? (value as number) : this.#wrong(key, 'an integer', value);
+    const number = numberOf(value);
+    return Number.isSafeInteger(number) ? number! : this.#wrong(key, 'an integer', value);
   }
 
   tensors(key: string): TorchTensor[] {

@@ -21,6 +21,8 @@ export function describe(checkpoint: DeepSpeedCheckpoint): { body: Omit<Manifest
   const iteration = numberOf(model.fields.optionalFields('lr_scheduler')?.get('last_batch_iteration'));
   if (model.fields.has('lr_scheduler') && iteration === undefined)
     notes.push("the learning-rate schedule is not one of DeepSpeed's, so its place is not known: load with { scheduler: false }");
+  for (const key of ['data_sampler', 'random_ltd'])
+    if (model.fields.has(key)) notes.push(`${key} is left out: there is no such feature here`);
   if (stateNames.length === 0) notes.push('there is no optimizer state: load with { optimizer: false }');
   if (checkpoint.excluded.length > 0) notes.push(`frozen weights are not in the checkpoint: ${checkpoint.excluded.join(', ')}`);
   const body = {

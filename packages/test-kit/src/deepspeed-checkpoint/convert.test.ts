@@ -179,6 +179,22 @@ describe('layouts that DeepSpeed has too', () => {
     same(contents(join(output, TAG)), expectedContents(spec));
   });
 
+  it.each(['flat', 'single'] as const)('f32 weights of fp16 at stage 0, %s', async (fp16) => {
+    const spec: SyntheticCheckpoint = { stage: 0, world: 2, groups: fp16 === 'flat' ? [odd.flat()] : odd, fp16 };
+    writeDeepSpeedCheckpoint(input, spec);
+    await convert();
+    same(contents(join(output, TAG)), expectedContents(spec));
+    expect(manifestOf().loss_scaler).toEqual({ cur_scale: 1024, cur_iter: 9, last_overflow_iter: 4, cur_hysteresis: 2 });
+  });
+
+  it('stage 0 with groups that share a shape is refused, with the way out', async () => {
+    const twins = [[{ name: 'a', shape: [4, 2] }], [{ name: 'b', shape: [4, 2] }]];
+    writeDeepSpeedCheckpoint(input, { stage: 0, world: 1, groups: twins });
+    await expect(convert()).rejects.toThrow(
+      /several groups share the shape \[4,2\], so which is which can't be told; save the checkpoint at ZeRO stage 1/,
+    );
+  });
+
   it('files of bf16', async () => {
     const spec: SyntheticCheckpoint = { stage: 1, world: 2, groups: odd, bf16: true };
     writeDeepSpeedCheckpoint(input, spec);

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { call, dict, float, instance, type Py, tuple } from '../torch/pickle-writer.js';
-import { floats, type Storage, TorchWriter } from '../torch/torch-writer.js';
+import { floats, Storage, TorchWriter } from '../torch/torch-writer.js';
 
 export interface SyntheticParameter {
   readonly name: string;
@@ -22,7 +22,10 @@ export interface SyntheticCheckpoint {
   readonly subGroup?: number;
   /** Stages 1 and 2: states without padding, as elastic_checkpoint writes them. */
   readonly elastic?: boolean;
+  /** Of bf16 by the optimizer that is not ZeRO's, which does not name its stage. */
   readonly bf16?: boolean;
+  /** Stage 0: f32 weights beside those of the model, as one flat vector or one by one. */
+  readonly fp16?: 'flat' | 'single' | undefined;
   readonly lossScaler?: Py;
   readonly client?: Readonly<Record<string, Py>>;
   /** Of each group; default 7. */
@@ -63,7 +66,7 @@ function modelStates(spec: SyntheticCheckpoint, rank: number): Buffer {
   const writer = new TorchWriter();
   const storages = new Map<string, Storage>();
   const tensors: Record<string, Py> = {};
-  const add = (parameter: SyntheticParameter, empty: boolean, storage = floats(empty ? [] : valuesOf('weights', parameter))) => {
+  const add = (parameter: SyntheticParameter, empty: boolean, storage = weightsOf(spec, empty ? [] : valuesOf('weights', parameter))) => {
     storages.set(parameter.name, storage);
     tensors[parameter.name] = writer.tensor(storage, { shape: empty ? [0] : parameter.shape });
   };
@@ -102,6 +105,11 @@ function modelStates(spec: SyntheticCheckpoint, rank: number): Buffer {
       ...spec.client,
     }),
   );
+}
+
+/** Of the model: in 16 bits where the optimizer has them in f32. */
+function weightsOf({ fp16 }: SyntheticCheckpoint, values: ArrayLike<number>): Storage {
+  return fp16 ? new Storage('HalfStorage', 2, new Uint8Array(2 * values.length).fill(0x11)) : floats(values);
 }
 
 function optimizerStates(spec: SyntheticCheckpoint, rank: number): Buffer {
@@ -148,7 +156,7 @@ function stage12(spec: SyntheticCheckpoint, rank: number, writer: TorchWriter): 
           groups.map((_, i) => [i]),
         ),
     single_partition_of_fp32_groups: parts,
-    zero_stage: call('deepspeed.runtime.zero.config', 'ZeroStageEnum', [spec.stage]),
+    ...(!spec.bf16 && { zero_stage: call('deepspeed.runtime.zero.config', 'ZeroStageEnum', [spec.stage]) }),
     partition_count: groups.map(() => world),
     param_slice_mappings: mappings,
   };
@@ -179,6 +187,7 @@ function stage3(spec: SyntheticCheckpoint, rank: number, writer: TorchWriter): R
 
 function torchOptimizer(spec: SyntheticCheckpoint, writer: TorchWriter): Py {
   let next = 0;
+  if (spec.fp16) return dict(fp16Optimizer(spec, writer));
   const states = spec.groups.flatMap((group, index) =>
     group.map((p) => ({
       step: writer.tensor(floats([stepsOf(spec, index)]), { shape: [] }),
@@ -189,6 +198,23 @@ function torchOptimizer(spec: SyntheticCheckpoint, writer: TorchWriter): Py {
     states,
     spec.groups.map((group) => group.map(() => next++)),
   );
+}
+
+/** FP16_Optimizer, whose scaler's fields are among its own. */
+function fp16Optimizer(spec: SyntheticCheckpoint, writer: TorchWriter): Record<string, Py> {
+  const scaler = { dynamic_loss_scale: true, cur_scale: float(1024), cur_iter: 9, last_overflow_iter: 4 };
+  const single = (kind: string) =>
+    spec.groups.map((group) => group.map((p) => writer.tensor(floats(valuesOf(kind, p)), { shape: p.shape })));
+  if (spec.fp16 === 'single') {
+    return { ...scaler, optimizer_state_dict: torchOptimizer({ ...spec, fp16: undefined }, writer), fp32_groups: single('weights') };
+  }
+  const flat = (kind: string) => spec.groups.map((group) => writer.tensor(floats(group.flatMap((p) => [...valuesOf(kind, p)]))));
+  const states = spec.groups.map((_, i) => ({
+    step: stepsOf(spec, i),
+    ...Object.fromEntries(KINDS.map((kind) => [kind, flat(kind)[i]!])),
+  }));
+  const params = spec.groups.map((_, i) => [i]);
+  return { ...scaler, optimizer_state_dict: torchState(states, params), fp32_groups_flat: flat('weights') };
 }
 
 function torchState(states: readonly Readonly<Record<string, Py>>[], params: readonly (readonly number[])[]): Py {
