@@ -226,16 +226,19 @@ export class ZeroStore<Options> implements ParameterStore {
       this.#share(update.unit);
       this.#gatherer.gatherAhead(update.unit);
     };
-    scope(() => {
-      const units = trained.map((unit) => {
-        // What still reads or writes these weights comes first.
-        unit.pending?.wait();
-        unit.pending = undefined;
-        return new UnitUpdate(unit, ({ parameter, name }) => optionsOf(parameter, name));
+    try {
+      scope(() => {
+        const units = trained.map((unit) => {
+          // What still reads or writes these weights comes first.
+          unit.pending?.wait();
+          unit.pending = undefined;
+          return new UnitUpdate(unit, ({ parameter, name }) => optionsOf(parameter, name));
+        });
+        runStep(this.#optimizer, { units, communicator, device: this.#device, coefficient, t: this.#steps, done });
       });
-      runStep(this.#optimizer, { units, communicator, device: this.#device, coefficient, t: this.#steps, done });
-    });
-    coefficient.dispose();
+    } finally {
+      coefficient.dispose();
+    }
   }
 
   /**

@@ -90,7 +90,7 @@ describe.each<[number, readonly Precision[]]>([
     for (const { errors } of ranks) {
       expect(errors).toEqual([
         `${last} expected the name of a parameter, got 'unusedx'; did you mean 'unused'?`,
-        `[debug] expected the same call on every rank, got 'get weights of unused' on rank 0 and 'get weights of embed.weight' on rank ${size - 1}`,
+        `[debug] expected the same call on every rank, got 'get weights of unused' on rank 0 and 'get weights of empty' on rank ${size - 1}`,
         expect.stringContaining(`${last} [unused] expected 53 values, shape [53], got 54`),
         expect.stringMatching(/\[unused\] expected \d+ values, the part of rank \d, got \d+/),
         `${last} expected the name of a state, got 'exp_avgsq'; did you mean 'exp_avg_sq'?`,

@@ -62,7 +62,7 @@ function frozenUnit(): LinearUnit {
   return unit;
 }
 
-/** Uneven sizes, a tied table, a frozen unit, a frozen parameter among trained ones, and parameters that nothing uses. */
+/** Uneven sizes, a tied table, a frozen unit, a frozen parameter among trained ones, and parameters that nothing uses or that have no elements. */
 export class OddModel extends Module<[CausalBatch], Tensor> {
   readonly embed = new Embedding(VOCABULARY, 13, init.normal(0.3));
   readonly blocks = [new OddBlock(), new OddBlock()];
@@ -70,6 +70,8 @@ export class OddModel extends Module<[CausalBatch], Tensor> {
   readonly unusedUnit = new Embedding(5, 13);
   readonly norm = new LayerNorm(13);
   readonly unused = new Parameter([53], init.normal(1));
+  readonly empty = new Parameter([0, 13], init.normal(1));
+  readonly emptyUnit = new LinearUnit(13, 0);
 
   constructor() {
     super();
