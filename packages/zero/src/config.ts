@@ -165,6 +165,11 @@ export const zeroSection = defineSection({
           default: false,
           description: 'Accepted without effect: collectives that disagree are always found.',
         },
+        save_muon_momentum_buffer_in_memory: {
+          type: 'boolean',
+          default: false,
+          description: "Accepted without effect: Muon's momentum is sliced and kept like any optimizer state.",
+        },
         zero_hpz_partition_size: {
           const: 1,
           default: 1,
@@ -209,7 +214,6 @@ export const zeroSection = defineSection({
     grad_hooks: 'gradients are announced by the autograd tape; there are no hooks to switch off',
     stage3_gather_fp16_weights_on_model_save: 'renamed by DeepSpeed; write stage3_gather_16bit_weights_on_model_save',
     stage3_partition_stream_chunk_size: 'parameters are created as slices, so no chunked partitioning is needed',
-    save_muon_momentum_buffer_in_memory: 'the Muon optimizer does not exist yet',
   }),
 });
 

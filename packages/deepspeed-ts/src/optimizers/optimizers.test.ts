@@ -165,9 +165,12 @@ const signStep = defineOp<{ lr: number }>({
   name: 'sign_sgd_of_a_test',
   attrs: ['lr'],
   infer: ([gradient]) => [{ shape: gradient!.shape, dtype: 'f32' }],
-  reference([gradient, coefficient], { lr }, outputs) {
+  reference([gradient, coefficient], { lr }, [master, low]) {
     if (Number.isNaN(coefficient!.data[0]!)) return;
-    for (let i = 0; i < gradient!.data.length; i++) outputs[0]!.data[i]! -= lr * Math.sign(gradient!.data[i]!);
+    for (let i = 0; i < gradient!.data.length; i++) {
+      master!.data[i]! -= lr * Math.sign(gradient!.data[i]!);
+      if (low) low.data[i] = master!.data[i]!;
+    }
   },
   samples: () => [],
 });
@@ -176,7 +179,7 @@ const signStep = defineOp<{ lr: number }>({
 const signSgd: FlatOptimizer<OptimizerOptions> = {
   name: 'sign-sgd',
   stateNames: [],
-  step({ gradient, coefficient, master }, { lr }) {
-    launch(signStep, [gradient, coefficient], [master], { lr });
+  step({ gradient, coefficient, master, low }, { lr }) {
+    launch(signStep, [gradient, coefficient], low ? [master, low] : [master], { lr });
   },
 };

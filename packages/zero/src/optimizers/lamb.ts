@@ -89,7 +89,7 @@ function trustRatios({ units, communicator, device, coefficient, t }: OptimizerS
 
 function exchange(communicator: Communicator, sums: Tensor): void {
   const mine = sums.numel / communicator.size;
-  communicator.allGather(sums, sums.narrow(communicator.rank * mine, mine)).wait();
+  communicator.allGather(sums, sums.narrow(communicator.rank * mine, mine), 'norms of LAMB').wait();
 }
 
 /** The squares of weights and update of a part of a parameter: f32 [2]. */

@@ -74,7 +74,7 @@ function updateMatrices(
     launch(muonMomentum, [unit.gradient(range), coefficient], outputs, { momentum, nesterov: Number(nesterov) });
   }
   const mine = updates.narrow(unit.layout.sliceOf(communicator.rank).start, unit.layout.slice);
-  if (!unit.isWhole) communicator.allGather(updates, mine).wait();
+  if (!unit.isWhole) communicator.allGather(updates, mine, `momenta ${unit.layout.name}`).wait();
   const owners = assign(matrices, load);
   for (const matrix of matrices) {
     const { offset, numel, parameter, options } = matrix;
@@ -83,8 +83,8 @@ function updateMatrices(
     if (owners.get(matrix) !== communicator.rank) fill(whole, 0);
     else scope(() => orthogonalize(whole.view([parameter.shape[0]!, numel / parameter.shape[0]!]), options.nsSteps));
   }
-  if (unit.isWhole) communicator.allReduce(updates, 'sum').wait();
-  else communicator.reduceScatter(mine, updates, 'sum').wait();
+  if (unit.isWhole) communicator.allReduce(updates, 'sum', `matrices ${unit.layout.name}`).wait();
+  else communicator.reduceScatter(mine, updates, 'sum', `matrices ${unit.layout.name}`).wait();
   for (const { options, ...placement } of matrices) {
     const range = unit.part(placement, unit.owned);
     if (!range) continue;
