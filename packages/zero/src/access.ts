@@ -100,7 +100,7 @@ export class ParameterAccess {
     const { communicator, device } = this.#context;
     scope(() => {
       const whole = fromHost(device, hostTensor([numel], 'f32', values), { kind: 'communication', shared: true });
-      communicator.broadcast(whole, 0).wait();
+      communicator.broadcast(whole, 0, `write ${kind} of ${name}`).wait();
       this.#put(kind, name, whole);
     });
   }
@@ -201,7 +201,7 @@ export class ParameterAccess {
         if (part.start === part.end) continue;
         const target = whole.narrow(part.start - offset, part.end - part.start);
         if (rank === communicator.rank) launch(copy, [mine(part)], [target], {});
-        communicator.broadcast(target, rank).wait();
+        communicator.broadcast(target, rank, `read ${placement.name}`).wait();
       }
     });
     return whole;

@@ -88,7 +88,7 @@ export function readerOf(flat: Tensor, start: number, count: number): ReadBytes 
 /** Takes over `mine`. */
 function gather(unit: UnitState, mine: Tensor, communicator: Communicator, device: Device): Tensor {
   const whole = unscoped(() => empty(device, [unit.layout.padded], mine.dtype, { kind: 'communication', shared: true }));
-  communicator.allGather(whole, mine).wait();
+  communicator.allGather(whole, mine, `export ${unit.index} ${unit.layout.name}`).wait();
   mine.dispose();
   return whole;
 }

@@ -57,7 +57,7 @@ async function gather(communicator: Communicator, device: Device, create: () => 
   const mine = unscoped(create);
   const all = unscoped(() => empty(device, [communicator.size * mine.numel], mine.dtype, { kind: 'communication', shared: true }));
   try {
-    communicator.allGather(all, mine).wait();
+    communicator.allGather(all, mine, 'agreement').wait();
     // A copy of its own, aligned for any element.
     return (await device.backend.read(all.handle, all.byteOffset, all.byteLength)).slice();
   } finally {

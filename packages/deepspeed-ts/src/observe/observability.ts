@@ -58,6 +58,7 @@ export class Observability implements StepObserver {
   #times = noTimes();
   #losses: Promise<number>[] = [];
   #waiting: Waiting[] = [];
+  #microBatchSize = 0;
   /** Of a micro-batch, from the last profile. */
   #measuredFlops = 0;
 
@@ -98,6 +99,7 @@ export class Observability implements StepObserver {
   microBatch(batch: Batch): void {
     const ids = batch.inputIds ?? batch.input_ids;
     const shape = ids?.shape ?? [];
+    this.#microBatchSize = Object.values(batch)[0]?.shape[0] ?? 0;
     const tokens = shape.reduce((product, size) => product * size, ids ? 1 : 0);
     const known = this.#model && tokens > 0 ? flopsPerToken(this.#model, shape.at(-1)!) : undefined;
     this.#throughput.addMicroBatch(tokens, known === undefined ? this.#measuredFlops : tokens * known);
@@ -165,13 +167,12 @@ export class Observability implements StepObserver {
     this.#probe?.dispose();
     this.#probe = undefined;
     this.#losses = [];
-    const { train_micro_batch_size_per_gpu: microBatchSize } = this.#config;
     const before = this.#steps();
     this.#probedProfile = this.#waiting.length > 0 || this.#profilesNow(before);
     const trace = this.#trace?.covers(before) ? this.#trace : undefined;
     trace?.start();
     if (!this.#model || (!this.#probedProfile && !trace)) return;
-    const step = { step: before + 1, ranks: this.communicator.size, microBatchSize };
+    const step = { step: before + 1, ranks: this.communicator.size, microBatchSize: this.#microBatchSize };
     this.#probe = new StepProbe(this.#model, this.#device, step, this.#probedProfile, trace);
   }
 

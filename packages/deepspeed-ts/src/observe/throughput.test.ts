@@ -1,8 +1,21 @@
+import { Embedding, Linear, linearCrossEntropy, Module, type Tensor } from '@deepspeed-ts/core';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { tinyBatch, tinyModel, withEngine } from '../engine/test-support.js';
+import { tinyBatch, tinyModel, usable, withEngine } from '../engine/test-support.js';
+import { initialize } from '../initialize.js';
 import { flopsPerToken } from './model-flops.js';
 import { peakFlops } from './peak.js';
 import { Throughput } from './throughput.js';
+
+/** No decoder: 17 tokens through widths 4 and 5. */
+class Bigram extends Module<[{ inputIds: Tensor; labels: Tensor }], Tensor> {
+  readonly embed = new Embedding(17, 4);
+  readonly up = new Linear(4, 5);
+  readonly head = new Linear(5, 17, { bias: false });
+
+  forward({ inputIds, labels }: { inputIds: Tensor; labels: Tensor }): Tensor {
+    return linearCrossEntropy(this.up.call(this.embed.call(inputIds)), this.head.weight, labels);
+  }
+}
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
 afterEach(() => void vi.useRealTimers());
@@ -37,6 +50,23 @@ describe('the rates of an engine', () => {
   it('have MFU as model FLOPs against the peak that is given', async () => {
     const { mfu } = await after(2, { timers: { throughput: { peak_tflops: 0.001 } } });
     expect(mfu).toBeCloseTo((12 * flopsPerToken(tinyModel(), 6)!) / 2 / 1e9, 12);
+  });
+
+  it('have MFU of any model once it has been profiled, from the FLOPs that were counted', async () => {
+    const config = { ...usable, timers: { throughput: { peak_tflops: 0.001 } } };
+    const { engine } = await initialize({ model: new Bigram(), config, device: 'cpu' });
+    await engine.trainBatch([tinyBatch(0)]);
+    expect(engine.report()).not.toHaveProperty('mfu');
+    const profile = engine.profile();
+    await engine.trainBatch([tinyBatch(1)]);
+    const { model } = await profile;
+    engine.report();
+    await engine.trainBatch([tinyBatch(2)]);
+    vi.advanceTimersByTime(1000);
+    const flops = 12 * 6 * (4 * 5 + 17 * 5);
+    expect(model.forward.flops + model.backward.flops).toBe(flops);
+    expect(engine.report().mfu).toBeCloseTo(flops / 1e9, 12);
+    await engine.dispose();
   });
 
   it('have the time left where the schedule knows the number of steps', async () => {

@@ -19,3 +19,11 @@ test("a rank whose kernel failed reports that, and its peers get no result made 
     ...[1, 2].map(() => expect.stringMatching(/^PeerLostError: rank 0 can't take part in all_reduce .*: its own computation has failed/)),
   ]);
 });
+
+test('ranks that disagree while their JavaScript is blocked still hear every call, though not where it came from', async () => {
+  const outcomes = await (await spawnWorld<string, Ending>(program, 2, { args: 'disagreesBlocked' })).outcomes();
+  for (const { value } of outcomes) {
+    expect(value).toMatch(/^CollectiveMismatchError: .*rank 0 all_reduce .* for 'reduce 0', rank 1 all_reduce .* for 'reduce 1'/);
+    expect(value).toMatch(/rank 1 called it from\n {4}\(not known: its JavaScript is busy\)/);
+  }
+});

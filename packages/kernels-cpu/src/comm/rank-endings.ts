@@ -1,7 +1,7 @@
-import { embedding, full, scope, tensor } from '@deepspeed-ts/core';
+import { type Communicator, embedding, full, scope, type Tensor, tensor } from '@deepspeed-ts/core';
 import openRank from './open-rank.js';
 
-export type Ending = 'leaves' | 'kernelFails';
+export type Ending = 'leaves' | 'kernelFails' | 'disagreesBlocked';
 
 /** A rank for endings.test.ts: rank 0 ends as `args` says, the others report what they see of it. */
 export default async function rank({ rank, args }: { rank: number; args: Ending }): Promise<string> {
@@ -9,6 +9,7 @@ export default async function rank({ rank, args }: { rank: number; args: Ending 
   await communicator.barrier();
   if (rank === 0 && args === 'leaves') return 'left without close()';
   const x = full(device, [8], 'f32', 1);
+  if (args === 'disagreesBlocked') return disagreeBlocked(communicator, x, rank);
   if (rank === 0) {
     const table = full(device, [4, 2], 'f32', 1);
     scope(() => void embedding(table, tensor(device, [99], 'i32')));
@@ -19,6 +20,20 @@ export default async function rank({ rank, args }: { rank: number; args: Ending 
     () => 'nothing wrong',
     (error: Error) => `${error.name}: ${error.message}`,
   );
+  x.dispose();
+  await communicator.close();
+  return seen;
+}
+
+/** The ranks call for different things, and their JavaScript waits for what comes of it. */
+async function disagreeBlocked(communicator: Communicator, x: Tensor, rank: number): Promise<string> {
+  communicator.allReduce(x, 'sum', `reduce ${rank}`).wait();
+  let seen = 'nothing wrong';
+  try {
+    x.readSync();
+  } catch (error) {
+    seen = `${(error as Error).name}: ${(error as Error).message}`;
+  }
   x.dispose();
   await communicator.close();
   return seen;
