@@ -4,7 +4,7 @@ import { DeepSpeedCheckpointError } from './error.js';
 import { Fields, numberOf } from './fields.js';
 import { locate } from './locate.js';
 import { ModelStates } from './model-states.js';
-import { countOf, type Piece, wholeOf, zerosOf } from './pieces.js';
+import { countOf, type Piece, type Pieces, wholeOf, zerosOf } from './pieces.js';
 import { readStage0 } from './stage-0.js';
 import { readStage12 } from './stage-1-2.js';
 import { partitionOf, readStage3 } from './stage-3.js';
@@ -69,7 +69,8 @@ export class DeepSpeedCheckpoint {
       this.aliases = tied(this.model, trained);
       this.parameters = this.#all(trained, () => modelStates.slice(1).map((file) => new ModelStates(open(file))));
       this.buffers = this.#buffers();
-      this.stateNames = [...new Set(this.parameters.flatMap(({ states }) => [...states.keys()]))];
+      const kinds = [...new Set(this.parameters.flatMap(({ states }) => [...states.keys()]))];
+      this.stateNames = kinds.map((kind) => nameOfState(kind, kinds));
       this.groups = trained.groups;
       this.steps = this.#stepsOf(trained);
       this.lossScaler = lossScalerOf(trained.lossScaler, this.model);
@@ -161,8 +162,14 @@ export class DeepSpeedCheckpoint {
 }
 
 /** The states of a parameter, with zeros where it has none. */
-export function statePieces({ states, weights }: ParameterState, kind: string) {
-  return states.get(kind) ?? zerosOf(countOf(weights));
+export function statePieces({ states, weights }: ParameterState, name: string): Pieces {
+  const kind = [...states.keys()].find((kind) => nameOfState(kind, [...states.keys()]) === name);
+  return (kind === undefined ? undefined : states.get(kind)) ?? zerosOf(countOf(weights));
+}
+
+/** As PyTorch calls it: DeepSpeed's Adagrad on the CPU has the sum of squares under the name that Adam gives to their mean. */
+function nameOfState(kind: string, kinds: readonly string[]): string {
+  return kind === 'exp_avg_sq' && kinds.length === 1 ? 'sum' : kind;
 }
 
 /** Other names of parameters, with the names that they are trained under. */

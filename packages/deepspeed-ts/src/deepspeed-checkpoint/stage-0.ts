@@ -133,7 +133,8 @@ function assign(optimizer: OptimizerStateDict, model: ModelStates, names: readon
   return assigned;
 }
 
-/** FP16_Optimizer has the fields of a loss scaler among its own. */
+/** FP16_Optimizer has a loss scaler, or its fields among its own. */
 function scalerOf(fields: Fields): PickleValue | undefined {
+  if (fields.has('loss_scaler')) return fields.get('loss_scaler');
   return fields.has('cur_scale') && fields.get('dynamic_loss_scale') === true ? fields.dictionary : undefined;
 }

@@ -211,6 +211,16 @@ describe('layouts that DeepSpeed has too', () => {
     expect(manifestOf().optimizer.steps).toBe(7);
   });
 
+  it("Adagrad's sum of squares, which DeepSpeed calls otherwise on the CPU", async () => {
+    const spec: SyntheticCheckpoint = { stage: 1, world: 2, groups: odd, kinds: ['exp_avg_sq'] };
+    writeDeepSpeedCheckpoint(input, spec);
+    const { states } = await convert();
+    expect(states).toEqual(['sum']);
+    const found = contents(join(output, TAG));
+    for (const parameter of odd.flat())
+      expect(found.get(`sum/${parameter.name}`)!.equals(bytesOf(valuesOf('exp_avg_sq', parameter)))).toBe(true);
+  });
+
   it('any sizes on any number of ranks', async () => {
     const parameter = fc.record({ shape: fc.array(fc.integer({ min: 1, max: 6 }), { maxLength: 3 }) });
     const group = fc.array(parameter, { minLength: 1, maxLength: 4 });

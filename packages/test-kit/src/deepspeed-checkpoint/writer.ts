@@ -26,6 +26,8 @@ export interface SyntheticCheckpoint {
   readonly bf16?: boolean;
   /** Stage 0: f32 weights beside those of the model, as one flat vector or one by one. */
   readonly fp16?: 'flat' | 'single' | undefined;
+  /** Optimizer states of ZeRO's stages; default Adam's. */
+  readonly kinds?: readonly string[];
   readonly lossScaler?: Py;
   readonly client?: Readonly<Record<string, Py>>;
   /** Of each group; default 7. */
@@ -135,7 +137,10 @@ function stage12(spec: SyntheticCheckpoint, rank: number, writer: TorchWriter): 
     };
     parts.push(writer.tensor(floats(own('weights'))));
     const step = stepsOf(spec, index);
-    states.push({ step: float(step), ...Object.fromEntries(KINDS.map((kind) => [kind, writer.tensor(floats(own(kind)))])) });
+    states.push({
+      step: float(step),
+      ...Object.fromEntries((spec.kinds ?? KINDS).map((kind) => [kind, writer.tensor(floats(own(kind)))])),
+    });
     const fragments: [string, Py][] = [];
     let offset = 0;
     for (const p of group) {
