@@ -1,4 +1,4 @@
-import { loadConfig } from '../config/index.js';
+import { type DeepSpeedConfig, loadConfig } from '../config/index.js';
 import { parseBytes } from './bytes.js';
 import { DoesNotFitError } from './errors.js';
 import type { MemoryPlan } from './memory-plan.js';
@@ -14,10 +14,13 @@ import { type PlanOptions, planRequest, requestOf } from './request.js';
  */
 export async function plan(options: PlanOptions): Promise<MemoryPlan> {
   const memory = options.memory === undefined ? undefined : parseBytes(options.memory, 'memory');
-  // Here for its errors, which name the line of a file.
-  loadConfig(options.config, options.worldSize);
+  const config = loadConfig(options.config, options.worldSize);
   const request = await requestOf(options);
-  const planned = await planRequest(request);
+  const planned = await planRequest(request, options.recompute ? withRecompute(config) : config);
   if (memory === undefined || planned.required <= memory) return planned;
   throw new DoesNotFitError(planned, memory, await cheapestFit(request, memory));
+}
+
+function withRecompute(config: DeepSpeedConfig): DeepSpeedConfig {
+  return { ...config, activation_checkpointing: { ...config.activation_checkpointing, enabled: true } };
 }

@@ -46,5 +46,5 @@ export async function refuseWhatCannotFit(
   };
   const whole =
     model instanceof DecoderLM ? await requestOf({ ...own, model, config: options.config, worldSize: ranks, device }) : stateAlone;
-  throw new DoesNotFitError(await planRequest(stateAlone), limit, await cheapestFit(whole, limit));
+  throw new DoesNotFitError(await planRequest(stateAlone, config), limit, await cheapestFit(whole, limit));
 }

@@ -1,6 +1,6 @@
 import { DecoderLM, DeepSpeedError, decoderConfig, type MemoryModel, namedParameters } from '@deepspeed-ts/core';
 import { cpuMemoryModel } from '@deepspeed-ts/kernels-cpu';
-import { type DeepSpeedConfig, loadConfig } from '../config/index.js';
+import type { DeepSpeedConfig } from '../config/index.js';
 import { readConfig } from '../config/source.js';
 import type { DeviceName } from '../device.js';
 import type { EngineOptions } from '../engine/assemble.js';
@@ -70,10 +70,9 @@ export async function requestOf(options: PlanOptions): Promise<PlanRequest> {
   };
 }
 
-/** @throws ConfigError when the request's config can't be used at its number of ranks */
-export async function planRequest(request: PlanRequest): Promise<MemoryPlan> {
+/** The plan of a request with this config, which is the request's own or a change of it. */
+export async function planRequest(request: PlanRequest, config: DeepSpeedConfig): Promise<MemoryPlan> {
   const { worldSize, device, memoryModel, sequenceLength, model } = request;
-  const config = loadConfig(request.raw, worldSize);
   const batch = request.batch?.(config.train_micro_batch_size_per_gpu);
   const setup = { ...request, config, ranks: worldSize, memory: memoryModel };
   const usage = await (batch ? dryRun(setup, batch) : drySetup(setup));
