@@ -93,8 +93,15 @@ export const precisions = {
   'bf16 weights with f32 states': { dtype: 'bf16', masterDtype: 'bf16', overflowAt: [3] },
 } as const satisfies Readonly<Record<string, Precision>>;
 
+/** One after the other. */
+export async function trainAll(runs: readonly OptimizerRun[], communicator: Communicator, backend: Backend): Promise<OptimizerResult[]> {
+  const results: OptimizerResult[] = [];
+  for (const run of runs) results.push(await trainWith(run, communicator, backend));
+  return results;
+}
+
 /** Trains a model of uneven sizes with tied, frozen and unused parameters, and checks that everything is given back. */
-export async function trainWith(run: OptimizerRun, communicator: Communicator, backend: Backend): Promise<OptimizerResult> {
+async function trainWith(run: OptimizerRun, communicator: Communicator, backend: Backend): Promise<OptimizerResult> {
   const device = new Device(backend);
   const model = new OddModel();
   const { algorithm, options }: Setting = optimizers[run.optimizer];

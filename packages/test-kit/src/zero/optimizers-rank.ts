@@ -1,13 +1,16 @@
-import { openDevice } from 'deepspeed-ts';
+import { type DeviceName, openDevice } from 'deepspeed-ts';
 import type { RankContext } from '../spawn-world.js';
-import { type OptimizerResult, type OptimizerRun, trainWith } from './optimizer-run.js';
+import { type OptimizerResult, type OptimizerRun, trainAll } from './optimizer-run.js';
 
-/** A rank that trains one run after the other. */
-export default async function rank({ args }: RankContext<readonly OptimizerRun[]>): Promise<OptimizerResult[]> {
-  const { backend, connect } = await openDevice('cpu');
+export interface OptimizersArgs {
+  readonly runs: readonly OptimizerRun[];
+  readonly device: DeviceName;
+}
+
+export default async function rank({ args }: RankContext<OptimizersArgs>): Promise<OptimizerResult[]> {
+  const { backend, connect } = await openDevice(args.device);
   const communicator = await connect();
-  const results: OptimizerResult[] = [];
-  for (const run of args) results.push(await trainWith(run, communicator, backend));
+  const results = await trainAll(args.runs, communicator, backend);
   await communicator.close();
   return results;
 }
