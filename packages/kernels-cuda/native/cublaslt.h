@@ -58,7 +58,6 @@ constexpr uint32_t kReductionF32 = 2, kReductionAny = 7;
 constexpr uint32_t kEpilogueNone = 1;
 constexpr uint32_t kEpilogueBias = 4;
 constexpr uint32_t kEpilogueGeluAuxBias = 32 | 128 | 4;
-constexpr uint32_t kEpilogueDGelu = 64 | 128;
 
 struct Table {
   Handle handle;

@@ -62,15 +62,8 @@ Gemm before_gelu(const Gemm& g) {
 
 const char* around(const Gemm& g, cudaStream_t stream) {
   if (g.epilogue == Epilogue::kBias) return product_onto_bias(g, stream);
-  if (g.epilogue == Epilogue::kGeluAuxBias) {
-    if (const char* error = product_onto_bias(before_gelu(g), stream)) return error;
-    gelu_rows(g.c, g.out_dtype, g.ldc, g.aux, g.in_dtype, g.ld_aux, g.m, g.n, stream);
-    return nullptr;
-  }
-  Gemm inner = g;
-  inner.epilogue = Epilogue::kNone;
-  if (const char* error = without_epilogue(inner, stream)) return error;
-  dgelu_rows(g.c, g.out_dtype, g.ldc, g.aux, g.in_dtype, g.ld_aux, g.m, g.n, stream);
+  if (const char* error = product_onto_bias(before_gelu(g), stream)) return error;
+  gelu_rows(g.c, g.out_dtype, g.ldc, g.aux, g.in_dtype, g.ld_aux, g.m, g.n, stream);
   return nullptr;
 }
 

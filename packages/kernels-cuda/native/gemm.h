@@ -9,7 +9,6 @@ enum class Epilogue {
   kNone,
   kBias,           // + bias[n]
   kGeluAuxBias,    // aux = A B + bias; C = gelu_tanh(aux)
-  kDGelu,          // C = (A B) * gelu_tanh'(aux)
 };
 
 struct Gemm {

@@ -47,8 +47,6 @@ bool gemm_few_rows(const Gemm& g, cudaStream_t stream);
 void seed_rows(void* c, int c_dtype, int64_t ldc, const void* bias, int bias_dtype, float beta, int64_t m, int64_t n, cudaStream_t stream);
 // y = gelu_tanh(x)
 void gelu_rows(void* y, int y_dtype, int64_t ldy, const void* x, int x_dtype, int64_t ldx, int64_t m, int64_t n, cudaStream_t stream);
-// dx = dx * gelu_tanh'(x), in place
-void dgelu_rows(void* dx, int dx_dtype, int64_t ld_dx, const void* x, int x_dtype, int64_t ldx, int64_t m, int64_t n, cudaStream_t stream);
 
 // Values in [-1, 1) that depend on (seed, i) alone.
 void fill_random(void* to, int dtype, int64_t count, uint32_t seed, cudaStream_t stream);

@@ -46,12 +46,11 @@ uint32_t epilogue_of(Epilogue epilogue) {
     case Epilogue::kNone: return lt::kEpilogueNone;
     case Epilogue::kBias: return lt::kEpilogueBias;
     case Epilogue::kGeluAuxBias: return lt::kEpilogueGeluAuxBias;
-    case Epilogue::kDGelu: return lt::kEpilogueDGelu;
   }
   return lt::kEpilogueNone;
 }
 
-bool has_aux(Epilogue e) { return e == Epilogue::kGeluAuxBias || e == Epilogue::kDGelu; }
+bool has_aux(Epilogue e) { return e == Epilogue::kGeluAuxBias; }
 
 const void* bias_pointer(const Gemm& g) {
   return g.epilogue == Epilogue::kBias || g.epilogue == Epilogue::kGeluAuxBias ? g.bias : nullptr;

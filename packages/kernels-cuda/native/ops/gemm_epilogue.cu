@@ -27,11 +27,6 @@ __device__ __forceinline__ float gate(float x) { return 1.0f / (1.0f + __expf(-x
 
 __device__ __forceinline__ float gelu(float x) { return x * gate(x); }
 
-__device__ __forceinline__ float gelu_slope(float x) {
-  const float phi = gate(x), u = x * fmaf(3 * kTwoKA, x * x, kTwoK);  // x d(2u)/dx
-  return fmaf(phi * (1.0f - phi), u, phi);
-}
-
 template <class TC, class TB> struct Seed {
   TC* to;
   const TB* bias;
@@ -48,15 +43,6 @@ template <class TY, class TX> struct Gelu {
   const TX* from;
   int64_t ldy, ldx;
   __device__ void operator()(int64_t i, int64_t j) const { to[i * ldy + j] = from_float<TY>(gelu(to_float(from[i * ldx + j]))); }
-};
-
-template <class TD, class TX> struct DGelu {
-  TD* to;
-  const TX* from;
-  int64_t ld, ldx;
-  __device__ void operator()(int64_t i, int64_t j) const {
-    to[i * ld + j] = from_float<TD>(to_float(to[i * ld + j]) * gelu_slope(to_float(from[i * ldx + j])));
-  }
 };
 
 // f(Tag<A>{}, Tag<B>{}) with the storage types of two float dtypes.
@@ -79,14 +65,6 @@ void gelu_rows(void* y, int y_dtype, int64_t ldy, const void* x, int x_dtype, in
     using TY = typename decltype(ty)::type;
     using TX = typename decltype(tx)::type;
     for_each_element(m, n, stream, Gelu<TY, TX>{static_cast<TY*>(y), static_cast<const TX*>(x), ldy, ldx});
-  });
-}
-
-void dgelu_rows(void* dx, int dx_dtype, int64_t ld_dx, const void* x, int x_dtype, int64_t ldx, int64_t m, int64_t n, cudaStream_t stream) {
-  by_floats(dx_dtype, x_dtype, [&](auto td, auto tx) {
-    using TD = typename decltype(td)::type;
-    using TX = typename decltype(tx)::type;
-    for_each_element(m, n, stream, DGelu<TD, TX>{static_cast<TD*>(dx), static_cast<const TX*>(x), ld_dx, ldx});
   });
 }
 
