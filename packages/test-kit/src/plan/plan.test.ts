@@ -1,14 +1,15 @@
 import { plan } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { runWorld } from '../spawn-world.js';
+import type { PlanRankArgs } from './plan-rank.js';
 import { type MeasuredMemory, nameOf, type PlannedRun, planOptions, sweep } from './planned-run.js';
 
 /** How far a plan may be from the allocator's own peak. */
 const TOLERANCE = 0.02;
 
 const measured = (runs: readonly PlannedRun[], world: number): Promise<MeasuredMemory[][]> =>
-  runWorld<MeasuredMemory[], readonly PlannedRun[]>(new URL('./plan-rank.ts', import.meta.url), world, {
-    args: runs,
+  runWorld<MeasuredMemory[], PlanRankArgs>(new URL('./plan-rank.ts', import.meta.url), world, {
+    args: { runs, device: 'cpu' },
     env: { DEEPSPEED_TS_THREADS: '1' },
     timeoutMs: 180_000,
   });
@@ -49,6 +50,10 @@ describe('a planned peak is within 2% of what the allocator counts', () => {
       { ...base, stage: 3, config: zero(3, { stage3_prefetch_bucket_size: 0 }) },
       { ...base, family: 'llama', stage: 3, config: zero(3, { overlap_comm: false }) },
       { ...base, dropout: 0.1, recompute: true },
+      { ...base, config: { activation_checkpointing: { number_checkpoints: 2 } } },
+      { ...base, stage: 3, config: { activation_checkpointing: { cpu_checkpointing: true } } },
+      { ...base, config: { bf16: { enabled: true, bf16_master_weights_and_grads: true, bf16_optimizer_states: true } } },
+      ...['Lamb', 'Muon', 'AdamW8bit'].map((type) => ({ ...base, config: { optimizer: { type, params: { lr: 1e-3 } } } })),
     ];
     expect(await wrong(runs, 2)).toEqual([]);
   }, 120_000);

@@ -1,4 +1,5 @@
 import { type Backend, type Communicator, DecoderLM, decoderConfig, gpt2, type MemoryKind, uniforms } from '@deepspeed-ts/core';
+import { CudaBackend } from '@deepspeed-ts/kernels-cuda';
 import { type Batch, initialize, type PlanOptions } from 'deepspeed-ts';
 
 /** One training whose memory is planned and then measured, as data. */
@@ -30,12 +31,16 @@ export interface RunScale {
   readonly vocabulary: number;
   readonly tokens: number;
   readonly microBatch: number;
+  readonly headDim: number;
 }
 
-export const SMALL: RunScale = { dim: 64, layers: 3, vocabulary: 300, tokens: 24, microBatch: 2 };
+export const SMALL: RunScale = { dim: 64, layers: 3, vocabulary: 300, tokens: 24, microBatch: 2, headDim: 16 };
 
-export function plannedModel({ family, recompute, dropout = 0 }: PlannedRun, { dim, layers, vocabulary, tokens }: RunScale): DecoderLM {
-  const heads = dim / 16;
+export function plannedModel(
+  { family, recompute, dropout = 0 }: PlannedRun,
+  { dim, layers, vocabulary, tokens, headDim }: RunScale,
+): DecoderLM {
+  const heads = dim / headDim;
   const model = new DecoderLM(
     family === 'gpt2'
       ? gpt2({ vocabSize: vocabulary, layers, heads, dim, context: tokens, dropout })
@@ -93,6 +98,7 @@ export async function measure(
   for (let step = 0; step < 3; step++) await engine.trainBatch(Array.from({ length: run.accumulation }, () => batch(step)));
   await backend.synchronize();
   const { peak, reserved, workspace } = backend.memory();
+  const outside = outsideOf(backend, reserved + workspace);
   const of = (kind: MemoryKind) => engine.device.memory(kind).peak;
   const kinds = {
     parameters: of('parameters'),
@@ -101,7 +107,14 @@ export async function measure(
     activations: of('activations'),
   };
   await engine.dispose();
-  return { peak, reserved, workspace, kinds };
+  return { peak, reserved, workspace, kinds, ...(outside !== undefined && { outside }) };
+}
+
+/** What is gone of a GPU beyond what is counted. */
+function outsideOf(backend: Backend, counted: number): number | undefined {
+  if (!(backend instanceof CudaBackend)) return undefined;
+  const { deviceTotal, deviceFree } = backend.native.memory();
+  return deviceTotal - deviceFree - counted;
 }
 
 const STAGES = [0, 1, 2, 3] as const;
