@@ -90,10 +90,10 @@ describe.each(protocols)('a pickle of protocol %i', (protocol) => {
   });
 
   it('calls nothing that it names: what is not known becomes an object that says what it was', () => {
-    const evil = call('os', 'system', ['touch /tmp/owned'], dict({ a: 1 }));
+    const evil = call('os', 'system', ['touch owned'], dict({ a: 1 }));
     const object = read(pickle([evil, call('builtins', 'eval', ['1'])], protocol)) as PickleObject[];
     expect(object.map(({ type, args }) => [String(type), args])).toEqual([
-      ['os.system', ['touch /tmp/owned']],
+      ['os.system', ['touch owned']],
       ['builtins.eval', ['1']],
     ]);
     expect(object[0]!.attributes).toEqual(new Map([['a', 1]]));
