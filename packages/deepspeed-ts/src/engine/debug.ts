@@ -18,7 +18,8 @@ export interface FullValues {
  * - `Gradient`: of the mean loss, as far as it has been accumulated: averaged over ranks, divided by the loss scale, not clipped.
  *   There between `backward()` and the `step()` that ends the step; `undefined` else, and for frozen parameters. What is set is what the
  *   step uses, rounded to the dtype of gradients.
- * - `OptimizerState`: by the optimizer's name for it, such as 'exp_avg'.
+ * - `OptimizerState`: by the optimizer's name for it, such as 'exp_avg'; `undefined` for a parameter of which it keeps none. What is kept in
+ *   8 bits can be read and not set.
  *
  * Every rank makes the same call, between forward and backward passes; only `getLocal...` asks nobody. Setters of `Full` take the values of
  * rank 0. An unknown name is an error on every rank that tells the nearest.
@@ -52,8 +53,8 @@ export class DebugAccess {
     return this.#setFull(GRADIENT, name, scaled(values, this.#scale));
   }
 
-  getFullOptimizerState(name: string, state: string): Promise<FullValues> {
-    return this.#getFull(state, name, 'state') as Promise<FullValues>;
+  getFullOptimizerState(name: string, state: string): Promise<FullValues | undefined> {
+    return this.#getFull(state, name, 'state');
   }
 
   setFullOptimizerState(name: string, state: string, values: ArrayLike<number>): Promise<void> {
@@ -80,9 +81,9 @@ export class DebugAccess {
     return this.#setLocal(GRADIENT, name, scaled(values, this.#scale));
   }
 
-  async getLocalOptimizerState(name: string, state: string): Promise<LocalValues> {
+  async getLocalOptimizerState(name: string, state: string): Promise<LocalValues | undefined> {
     this.#assertState(state);
-    return (await this.#access.readLocal(state, name))!;
+    return this.#access.readLocal(state, name);
   }
 
   setLocalOptimizerState(name: string, state: string, values: ArrayLike<number>): Promise<void> {

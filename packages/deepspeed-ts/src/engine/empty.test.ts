@@ -52,7 +52,7 @@ describe('parameters without elements', () => {
           await engine.debug.setLocalParameter(name, []);
           expect((await engine.debug.getFullParameter(name)).data).toEqual(new Float32Array(0));
           expect((await engine.debug.getLocalParameter(name)).data).toEqual(new Float32Array(0));
-          expect((await engine.debug.getFullOptimizerState(name, 'exp_avg')).data).toEqual(new Float32Array(0));
+          expect((await engine.debug.getFullOptimizerState(name, 'exp_avg'))!.data).toEqual(new Float32Array(0));
         }
         await engine.trainBatch([tinyBatch(2)]);
         return { weights: await weightsOf(engine), norm: engine.globalGradNorm };

@@ -117,6 +117,11 @@ export abstract class EngineInfo {
     return this.optimizer.type;
   }
 
+  /** What the optimizer keeps beside weights, such as 'exp_avg': names for `optimizerState` and `debug`. */
+  get optimizerStateNames(): readonly string[] {
+    return this.parts.store.stateNames;
+  }
+
   getBatchInfo(): BatchInfo {
     const { train_batch_size, train_micro_batch_size_per_gpu, gradient_accumulation_steps } = this.config;
     return {

@@ -71,7 +71,7 @@ export async function debugRun(run: TrainingRun, communicator: Communicator): Pr
     for (const [s, state] of states.entries()) {
       const squares = numbers(100 + 10 * i + s, length).map((x) => x * x);
       await debug.setFullOptimizerState(name, state, squares);
-      back.push([`${state} of ${name}`, [...(await debug.getFullOptimizerState(name, state)).data], squares]);
+      back.push([`${state} of ${name}`, [...(await debug.getFullOptimizerState(name, state))!.data], squares]);
     }
   }
   await train(3);
@@ -82,7 +82,7 @@ export async function debugRun(run: TrainingRun, communicator: Communicator): Pr
       name,
       [...data].map((x, i) => x + (start + i) / 4096),
     );
-    const state = await debug.getLocalOptimizerState(name, 'exp_avg');
+    const state = (await debug.getLocalOptimizerState(name, 'exp_avg'))!;
     await debug.setLocalOptimizerState(
       name,
       'exp_avg',
@@ -118,7 +118,7 @@ async function readAll({ model, debug }: DeepSpeedEngine): Promise<Seen> {
   for (const [name] of namedParameters(model)) {
     const gradient = await debug.getFullGradient(name);
     seen[name] = { weights: [...(await debug.getFullParameter(name)).data], gradient: gradient ? [...gradient.data] : null };
-    for (const state of states) seen[name]![state] = [...(await debug.getFullOptimizerState(name, state)).data];
+    for (const state of states) seen[name]![state] = [...(await debug.getFullOptimizerState(name, state))!.data];
   }
   return seen;
 }
@@ -129,7 +129,7 @@ async function readParts({ model, debug }: DeepSpeedEngine): Promise<Seen> {
     const weights = await debug.getLocalParameter(name);
     const gradient = await debug.getLocalGradient(name);
     parts[name] = { start: [weights.start], weights: [...weights.data], gradient: gradient ? [...gradient.data] : null };
-    for (const state of states) parts[name]![state] = [...(await debug.getLocalOptimizerState(name, state)).data];
+    for (const state of states) parts[name]![state] = [...(await debug.getLocalOptimizerState(name, state))!.data];
   }
   return parts;
 }
