@@ -17,8 +17,7 @@ struct DynamicCode {
   float value[256];
   float boundary[256];       // code i stands for (boundary[i - 1], boundary[i]]; the last is infinite
   uint8_t first[kBuckets];   // of positive x
-  uint8_t zero;              // the code of 0
-  bool has_sign;
+  int zero;                  // the code of 0
 };
 
 constexpr double power_of_two(int e) {
@@ -41,7 +40,7 @@ constexpr DynamicCode dynamic_code(bool has_sign) {
   int at = 0;
   if (has_sign)
     for (int i = count - 1; i >= 0; i--) code.value[at++] = (float)-magnitude[i];
-  code.zero = (uint8_t)at;
+  code.zero = at;
   code.value[at++] = 0;
   for (int i = 0; i < count; i++) code.value[at++] = (float)magnitude[i];
   code.value[at] = 1;
@@ -55,7 +54,6 @@ constexpr DynamicCode dynamic_code(bool has_sign) {
     while (smallest > code.boundary[of]) of++;
     code.first[b] = (uint8_t)of;
   }
-  code.has_sign = has_sign;
   return code;
 }
 

@@ -15,21 +15,24 @@ struct Adam8 {
   bool decoupled;
 };
 
-DS_INLINE uint8_t code_of(const DynamicCode& codes, float x) {
+// The code of x, |x| <= 1, without a branch: signs of moments can't be foretold.
+template <bool has_sign> DS_INLINE int code_of(const DynamicCode& codes, float x) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
-  const bool negative = bits >> 31;
+  const int negative = has_sign ? (int)(bits >> 31) : 0;
   bits &= 0x7fffffffu;
-  const int bucket = (int)(bits >> kBucketBits) - kLowestBucket;
-  if (bucket < 0) return codes.zero;
   float magnitude;
   memcpy(&magnitude, &bits, sizeof magnitude);
-  const int first = codes.first[bucket < kBuckets ? bucket : kBuckets - 1];
-  if (!negative) return (uint8_t)(first + (magnitude > codes.boundary[first]));
+  int bucket = (int)(bits >> kBucketBits) - kLowestBucket;
+  bucket = bucket < 0 ? 0 : bucket;
+  const int first = codes.first[bucket];
+  const float boundary = codes.boundary[first];
+  if (!has_sign) return first + (magnitude > boundary);
   // The mirror image: of -x the code is 2 zero - code(x), but a boundary belongs to the smaller code, so here to the larger magnitude;
   // and nothing stands for -1.
-  const int code = first + (magnitude >= codes.boundary[first]);
-  return (uint8_t)(code > 2 * codes.zero ? 0 : 2 * codes.zero - code);
+  const int code = first + ((magnitude > boundary) | ((magnitude == boundary) & negative));
+  const int mirrored = 2 * codes.zero - code;
+  return negative ? (mirrored < 0 ? 0 : mirrored) : code;
 }
 
 DS_INLINE void decode(const DynamicCode& codes, const uint8_t* from, float scale, int64_t n, float* to) {
@@ -42,23 +45,16 @@ DS_INLINE float largest(const float* x, int64_t n) {
   return hmax(top);
 }
 
-// The codes of a block's moments, after which `x` is overwritten.
-DS_INLINE void encode(const DynamicCode& codes, float* x, int64_t n, uint8_t* to, float* scale) {
+// The codes of a block's moments.
+template <bool has_sign> DS_INLINE void encode(const DynamicCode& codes, const float* x, int64_t n, uint8_t* to, float* scale) {
   const float top = largest(x, n);
   *scale = top;
-  if (top == 0) {
-    for (int64_t i = 0; i < n; i++) to[i] = codes.zero;
-    return;
-  }
-  const vf divisor = splat(top);
-  if (codes.has_sign) {
-    for_vectors(0, n, [&](int64_t i, auto lanes) { store(x + i, load(x + i, lanes) / divisor, lanes); });
-    for (int64_t i = 0; i < n; i++) to[i] = code_of(codes, x[i]);
-  } else {
-    for (int64_t i = 0; i < n; i++) {
-      const uint8_t code = code_of(codes, x[i] / top);
-      to[i] = code == 0 && x[i] > 0 ? 1 : code;
-    }
+  float share[kCodeBlock];
+  const vf divisor = splat(top == 0 ? 1.0f : top);
+  for_vectors(0, n, [&](int64_t i, auto lanes) { store(share + i, load(x + i, lanes) / divisor, lanes); });
+  for (int64_t i = 0; i < n; i++) {
+    const int code = code_of<has_sign>(codes, share[i]);
+    to[i] = (uint8_t)(has_sign ? code : code + ((code == 0) & (x[i] > 0)));
   }
 }
 
@@ -80,8 +76,8 @@ static void update_block(const Adam8& a, int64_t n, const G* grad, vf coefficien
     store(master + i, p, lanes);
     store_copy(at(low, i), p, lanes);
   });
-  encode(kFirst, m, n, first, first_scale);
-  encode(kSecond, v, n, second, second_scale);
+  encode<true>(kFirst, m, n, first, first_scale);
+  encode<false>(kSecond, v, n, second, second_scale);
 }
 
 static const char* check(const Call& c) {
