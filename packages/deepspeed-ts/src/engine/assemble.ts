@@ -47,18 +47,24 @@ export async function engineParts<Sample>(
   );
   const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
   const dataloader = trainingData && (await loaderFor(trainingData, options, config, communicator));
-  const fp8 = await fp8Of(config, model, device, communicator);
-  const store = new ZeroStore<OptimizerOptions>(model, {
-    device,
-    communicator,
-    optimizer: algorithm,
-    seed,
-    ...dtypesOf(config),
-    ...zeroOptions(config.zero_optimization),
-    ...(options.initial && { initial: options.initial }),
-  });
-  const lossScaler = lossScalerOf(config);
-  return { model, config, device, communicator, store, optimizer, scheduler, lossScaler, fp8, dataloader, seed, ownsCommunicator };
+  try {
+    const fp8 = await fp8Of(config, model, device, communicator);
+    const store = new ZeroStore<OptimizerOptions>(model, {
+      device,
+      communicator,
+      optimizer: algorithm,
+      seed,
+      ...dtypesOf(config),
+      ...zeroOptions(config.zero_optimization),
+      ...(options.initial && { initial: options.initial }),
+    });
+    const lossScaler = lossScalerOf(config);
+    return { model, config, device, communicator, store, optimizer, scheduler, lossScaler, fp8, dataloader, seed, ownsCommunicator };
+  } catch (error) {
+    // It may have threads.
+    if (dataloader && 'dispose' in dataloader) await dataloader.dispose();
+    throw error;
+  }
 }
 
 function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | undefined, model: TrainableModel): ConfiguredOptimizer {
