@@ -15,5 +15,5 @@ export interface CommandModule {
 export const commands: Readonly<Record<string, Command>> = {
   config: { summary: 'What each key of a DeepSpeed config does here (config check FILE)', load: () => import('./config.js') },
   convert: { summary: 'Turns a DeepSpeed checkpoint into one of ours', load: () => import('./convert.js') },
-  plan: { summary: 'What a run takes of memory, and whether it fits', load: async () => (await import('./plan.js')).command },
+  plan: { summary: 'What a run takes of memory, and whether it fits', load: () => import('./plan.js') },
 };

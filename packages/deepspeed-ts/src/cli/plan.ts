@@ -4,10 +4,9 @@ import { parseArgs } from 'node:util';
 import { DeepSpeedError } from '@deepspeed-ts/core';
 import { readConfig } from '../config/source.js';
 import { DoesNotFitError, formatPlan, type MemoryPlan, type PlanOptions, plan } from '../plan/index.js';
-import type { CommandModule } from './commands.js';
 import { UsageError } from './main.js';
 
-const usage = `
+export const usage = `
 Usage: deepspeed-ts plan --model DIR --config FILE --world N [options]
 
 Says what a training run takes of each rank's memory, by kind, and when it takes most. Allocates nothing and needs no GPU.
@@ -23,9 +22,7 @@ Says what a training run takes of each rank's memory, by kind, and when it takes
   --json               print JSON: {"fits", "plan", "proposal"}
 `;
 
-export const command: CommandModule = { usage, run };
-
-async function run(args: readonly string[]): Promise<number> {
+export async function run(args: readonly string[]): Promise<number> {
   const { options, json } = read(args);
   try {
     print(await plan(options), json);
@@ -52,11 +49,12 @@ function read(args: readonly string[]): { options: PlanOptions; json: boolean } 
   const [model, file, world] = [needed(values, 'model'), needed(values, 'config'), needed(values, 'world')];
   const { device = 'cuda', 'gpu-memory': memory, seq, recompute, json = false } = values;
   if (device !== 'cuda' && device !== 'cpu') throw new UsageError(`--device: expected cuda or cpu, got '${device}'`);
+  const worldSize = count('world', world);
   const microBatch = values['micro-batch'] === undefined ? undefined : count('micro-batch', values['micro-batch']);
   const options: PlanOptions = {
     modelConfig: modelConfigOf(model),
     config: microBatch === undefined ? file : withMicroBatch(file, microBatch),
-    worldSize: count('world', world),
+    worldSize,
     device,
     ...(seq !== undefined && { sequenceLength: count('seq', seq) }),
     ...(recompute && { recompute }),
