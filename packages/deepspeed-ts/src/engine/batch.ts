@@ -1,4 +1,4 @@
-import { type Device, fromArray, Tensor } from '@deepspeed-ts/core';
+import { DeepSpeedError, type Device, fromArray, Tensor } from '@deepspeed-ts/core';
 import type { HostArray } from '../data/index.js';
 
 /** A micro-batch: a record of arrays as a loader gives them, or of tensors on the engine's device. */
@@ -11,4 +11,16 @@ export function toDevice(batch: Batch, device: Device): Record<string, Tensor> {
 
 function upload({ data, shape }: HostArray, device: Device): Tensor {
   return fromArray(device, data, shape, { kind: 'data' });
+}
+
+/** Micro-batches of a step out of an iterator, and an error that says how many were wanted where it ends early. */
+export function drawFrom(batches: Iterable<Batch> | Iterator<Batch>, wanted: number): () => Batch {
+  const source = Symbol.iterator in batches ? batches[Symbol.iterator]() : batches;
+  let drawn = 0;
+  return () => {
+    const { value, done } = source.next();
+    if (done) throw new DeepSpeedError('ERR_DATA', `[trainBatch] a step takes ${wanted} micro-batches, the iterator ended after ${drawn}`);
+    drawn++;
+    return value;
+  };
 }

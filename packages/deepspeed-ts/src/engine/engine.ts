@@ -8,7 +8,7 @@ import type { CommunicationLog } from '../observe/comms/communication-log.js';
 import { Observability } from '../observe/observability.js';
 import type { ModelProfile } from '../observe/profile/profile.js';
 import { skipsOverflow } from '../precision/index.js';
-import type { Batch } from './batch.js';
+import { type Batch, drawFrom } from './batch.js';
 import { DebugAccess } from './debug.js';
 import { EngineInfo } from './engine-info.js';
 import { NonFiniteError } from './errors.js';
@@ -16,7 +16,6 @@ import { withBatchSize, withMicroBatchSize } from './live-parts.js';
 import type { EngineParts } from './parts.js';
 import { type EngineReport, formatReport, memoryByKind } from './report.js';
 import { type Save16bitModelOptions, saveModel } from './save-model.js';
-import { drawFrom } from './training.js';
 
 export type { TrainableModel } from './parts.js';
 

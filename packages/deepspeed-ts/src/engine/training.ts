@@ -12,6 +12,7 @@ import {
 import type { Counters } from '../checkpoint/progress.js';
 import { skipsOverflow } from '../precision/index.js';
 import { ActivationCheckpointing, type CheckpointTimes } from './activation-checkpointing.js';
+import { afterwards } from './afterwards.js';
 import { type Batch, toDevice } from './batch.js';
 import { LossScaleError, NonFiniteError } from './errors.js';
 import type { EngineParts } from './parts.js';
@@ -309,30 +310,4 @@ export class Training {
     // The model's own batch type is checked by its ops: names and shapes are data here.
     return model.call(toDevice(batch, device) as never);
   }
-}
-
-/** Runs `body` and then `last`, once a promise that it returns has settled. */
-function afterwards<T>(body: () => T, last: () => void): T {
-  let result: T;
-  try {
-    result = body();
-  } catch (error) {
-    last();
-    throw error;
-  }
-  if (result instanceof Promise) return result.finally(last) as T;
-  last();
-  return result;
-}
-
-/** Micro-batches of a step out of an iterator, and an error that says how many were wanted where it ends early. */
-export function drawFrom(batches: Iterable<Batch> | Iterator<Batch>, wanted: number): () => Batch {
-  const source = Symbol.iterator in batches ? batches[Symbol.iterator]() : batches;
-  let drawn = 0;
-  return () => {
-    const { value, done } = source.next();
-    if (done) throw new DeepSpeedError('ERR_DATA', `[trainBatch] a step takes ${wanted} micro-batches, the iterator ended after ${drawn}`);
-    drawn++;
-    return value;
-  };
 }
