@@ -15,7 +15,7 @@ Says what a training run takes of each rank's memory, by kind, and when it takes
   --config FILE        the DeepSpeed config
   --world N            ranks of the run
   --gpu-memory SIZE    memory of one device, such as 80GiB: what does not fit is refused (exit code 1), with the cheapest change that fits
-  --micro-batch N      instead of the config's train_micro_batch_size_per_gpu, without accumulation unless the config says so
+  --micro-batch N      instead of train_micro_batch_size_per_gpu of the config, whose train_batch_size stays
   --seq N              tokens of a sequence; default: the most that the model takes
   --recompute          recompute blocks in backward instead of keeping their activations
   --device cuda|cpu    what it will run on; default cuda
@@ -113,8 +113,9 @@ function modelConfigOf(directory: string): Record<string, unknown> {
   }
 }
 
-/** The config with another micro-batch; what it says of the whole batch would contradict that. */
+/** The config with another micro-batch and, where it gives them, the same samples in a step. */
 function withMicroBatch(file: string, samples: number): object {
-  const { train_batch_size: _, ...rest } = readConfig(file).raw as Record<string, unknown>;
-  return { ...rest, train_micro_batch_size_per_gpu: samples };
+  const { gradient_accumulation_steps: steps, ...rest } = readConfig(file).raw as Record<string, unknown>;
+  const follows = typeof rest.train_batch_size === 'number' || steps === undefined;
+  return { ...rest, train_micro_batch_size_per_gpu: samples, ...(!follows && { gradient_accumulation_steps: steps }) };
 }
