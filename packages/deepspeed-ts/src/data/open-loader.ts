@@ -7,7 +7,7 @@ import { type AsyncDataset, type Produce, producer } from './produce.js';
 import { DataWorkers, WorkerDataset } from './workers.js';
 
 /** Everything that micro-batches can be drawn from. */
-export type TrainingData<Sample> = Dataset<Sample> | AsyncDataset<Sample> | IterableDataset<never, Sample> | WorkerDataset;
+export type TrainingData<Sample> = Dataset<Sample> | AsyncDataset<Sample> | IterableDataset<unknown, Sample> | WorkerDataset;
 
 export interface OpenLoaderOptions<Sample, Batch> extends DataLoaderOptions<Sample, Batch> {
   /** Micro-batches that are loaded ahead of training. Default: none for a dataset in memory, else 2 for each thread. */
@@ -22,7 +22,7 @@ export async function openLoader<Sample, Batch = Stacked<Sample>>(
   if (data instanceof WorkerDataset) return inThreads(data, prefetch, options);
   const collate = options.collate ?? (stack as unknown as (samples: readonly Sample[]) => Batch);
   if ('stream' in data) {
-    const load = (item: never) => (data.load ? data.load(item) : (item as Sample));
+    const load = (item: unknown) => (data.load ? data.load(item) : (item as Sample));
     return loaderOf(new StreamSource(data, { ...options, shuffle: false }), producer(load, collate), { depth: prefetch ?? 2 });
   }
   if (prefetch === undefined) return new DataLoader(data as Dataset<Sample>, options);

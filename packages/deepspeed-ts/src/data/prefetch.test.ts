@@ -153,7 +153,7 @@ describe('a stream', () => {
       return item;
     },
   });
-  const stream = (length: number, options: Options = {}, loaded?: number[]) => open(numbers(length, loaded) as never, options);
+  const stream = (length: number, options: Options = {}, loaded?: number[]) => open(numbers(length, loaded), options);
 
   it('is dealt to ranks like a dataset in one order, epoch after epoch', async () => {
     await fc.assert(
@@ -207,7 +207,7 @@ describe('a stream', () => {
         }
       },
     };
-    const loader = await open(endless as never);
+    const loader = await open(endless);
     await loader.next();
     await loader.dispose();
     expect(closed).toBe(1);
