@@ -16,7 +16,7 @@ constexpr int kLowestBucket = (127 - 23) << 7, kBuckets = (127 << 7) + 1 - kLowe
 struct DynamicCode {
   float value[256];
   float boundary[256];       // code i stands for (boundary[i - 1], boundary[i]]; the last is infinite
-  uint8_t first[kBuckets];   // of positive x
+  int32_t first[kBuckets];   // of positive x
   int zero;                  // the code of 0
 };
 
@@ -52,7 +52,7 @@ constexpr DynamicCode dynamic_code(bool has_sign) {
     const int bits = b + kLowestBucket, exponent = (bits >> 7) - 127;
     const double smallest = power_of_two(exponent) * (1 + (bits & 127) / 128.0);
     while (smallest > code.boundary[of]) of++;
-    code.first[b] = (uint8_t)of;
+    code.first[b] = of;
   }
   return code;
 }

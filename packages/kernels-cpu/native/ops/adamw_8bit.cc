@@ -15,55 +15,86 @@ struct Adam8 {
   bool decoupled;
 };
 
-// The code of x, |x| <= 1, without a branch: signs of moments can't be foretold.
-template <bool has_sign> DS_INLINE int code_of(const DynamicCode& codes, float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  const int negative = has_sign ? (int)(bits >> 31) : 0;
-  bits &= 0x7fffffffu;
-  float magnitude;
-  memcpy(&magnitude, &bits, sizeof magnitude);
-  int bucket = (int)(bits >> kBucketBits) - kLowestBucket;
-  bucket = bucket < 0 ? 0 : bucket;
-  const int first = codes.first[bucket];
-  const float boundary = codes.boundary[first];
-  if (!has_sign) return first + (magnitude > boundary);
-  // The mirror image: of -x the code is 2 zero - code(x), but a boundary belongs to the smaller code, so here to the larger magnitude;
+// ---- vectors of table entries and of bytes ---------------------------------------------------------------
+#if DS_ISA_LEVEL == 2
+DS_INLINE vi gather(const int32_t* table, vi at) { return (vi)_mm512_mask_i32gather_epi32(__m512i{}, kAllLanes, (__m512i)at, table, 4); }
+DS_INLINE vf gather(const float* table, vi at) { return _mm512_mask_i32gather_ps(vf{}, kAllLanes, (__m512i)at, table, 4); }
+DS_INLINE vi load_bytes(const uint8_t* from) { return (vi)_mm512_maskz_cvtepu8_epi32(kAllLanes, _mm_loadu_si128((const __m128i*)from)); }
+DS_INLINE void store_bytes(uint8_t* to, vi x) { _mm_storeu_si128((__m128i*)to, _mm512_maskz_cvtepi32_epi8(kAllLanes, (__m512i)x)); }
+#else
+#if DS_ISA_LEVEL == 1
+DS_INLINE vi gather(const int32_t* table, vi at) { return (vi)_mm256_i32gather_epi32(table, (__m256i)at, 4); }
+DS_INLINE vf gather(const float* table, vi at) { return _mm256_i32gather_ps(table, (__m256i)at, 4); }
+DS_INLINE vi load_bytes(const uint8_t* from) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from)); }
+#else
+DS_INLINE vi gather(const int32_t* table, vi at) {
+  vi x;
+  for (int i = 0; i < VL; i++) x[i] = table[at[i]];
+  return x;
+}
+DS_INLINE vf gather(const float* table, vi at) {
+  vf x;
+  for (int i = 0; i < VL; i++) x[i] = table[at[i]];
+  return x;
+}
+DS_INLINE vi load_bytes(const uint8_t* from) {
+  vi x;
+  for (int i = 0; i < VL; i++) x[i] = from[i];
+  return x;
+}
+#endif
+DS_INLINE void store_bytes(uint8_t* to, vi x) {
+  for (int i = 0; i < VL; i++) to[i] = (uint8_t)x[i];
+}
+#endif
+
+// The codes of x, |x| <= 1.
+template <bool has_sign> DS_INLINE vi code_of(const DynamicCode& codes, vf x) {
+  const vf magnitude = vabs(x);
+  vi bucket = (as_int(magnitude) >> kBucketBits) - kLowestBucket;
+  bucket = bucket < 0 ? vi{} : bucket;
+  const vi first = gather(codes.first, bucket);
+  const vf boundary = gather(codes.boundary, first);
+  // Comparisons are -1 where they hold.
+  if (!has_sign) return first - (vi)(magnitude > boundary);
+  // The mirror image: of -x the code is 2 zero - code(x), but a boundary belongs to the smaller code, so there to the larger magnitude;
   // and nothing stands for -1.
-  const int code = first + ((magnitude > boundary) | ((magnitude == boundary) & negative));
-  const int mirrored = 2 * codes.zero - code;
-  return negative ? (mirrored < 0 ? 0 : mirrored) : code;
+  const vi negative = as_int(x) < 0;
+  const vi code = first - (vi)((magnitude > boundary) | ((magnitude == boundary) & negative));
+  const vi mirrored = 2 * codes.zero - code;
+  return negative ? (mirrored < 0 ? vi{} : mirrored) : code;
 }
 
-DS_INLINE void decode(const DynamicCode& codes, const uint8_t* from, float scale, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; i++) to[i] = codes.value[from[i]] * scale;
+DS_INLINE void decode(const DynamicCode& codes, const uint8_t* from, float scale, float* to) {
+  for (int64_t i = 0; i < kCodeBlock; i += VL) store(to + i, gather(codes.value, load_bytes(from + i)) * scale);
 }
 
-DS_INLINE float largest(const float* x, int64_t n) {
+DS_INLINE float largest(const float* x) {
   vf top = {};
-  for_vectors(0, n, [&](int64_t i, auto lanes) { top = vmax(vabs(load(x + i, lanes)), top); });
+  for (int64_t i = 0; i < kCodeBlock; i += VL) top = vmax(vabs(load(x + i)), top);
   return hmax(top);
 }
 
 // The codes of a block's moments.
-template <bool has_sign> DS_INLINE void encode(const DynamicCode& codes, const float* x, int64_t n, uint8_t* to, float* scale) {
-  const float top = largest(x, n);
+template <bool has_sign> DS_INLINE void encode(const DynamicCode& codes, const float* x, uint8_t* to, float* scale) {
+  const float top = largest(x);
   *scale = top;
-  float share[kCodeBlock];
   const vf divisor = splat(top == 0 ? 1.0f : top);
-  for_vectors(0, n, [&](int64_t i, auto lanes) { store(share + i, load(x + i, lanes) / divisor, lanes); });
-  for (int64_t i = 0; i < n; i++) {
-    const int code = code_of<has_sign>(codes, share[i]);
-    to[i] = (uint8_t)(has_sign ? code : code + ((code == 0) & (x[i] > 0)));
+  for (int64_t i = 0; i < kCodeBlock; i += VL) {
+    const vf moments = load(x + i);
+    vi code = code_of<has_sign>(codes, moments / divisor);
+    if (!has_sign) code -= (vi)(code == 0) & (vi)(moments > 0.0f);
+    store_bytes(to + i, code);
   }
 }
 
+// A block of n elements. What a short one lacks counts as moments of zero.
 template <class G, class P, class L>
 static void update_block(const Adam8& a, int64_t n, const G* grad, vf coefficient, P* master, uint8_t* first, float* first_scale,
                          uint8_t* second, float* second_scale, L* low) {
   float m[kCodeBlock], v[kCodeBlock];
-  decode(kFirst, first, *first_scale, n, m);
-  decode(kSecond, second, *second_scale, n, v);
+  decode(kFirst, first, *first_scale, m);
+  decode(kSecond, second, *second_scale, v);
   for_vectors(0, n, [&](int64_t i, auto lanes) {
     vf p = load(master + i, lanes), g = load(grad + i, lanes) * coefficient;
     if (!a.decoupled) g = fused(a.weight_decay, p, g);
@@ -76,8 +107,21 @@ static void update_block(const Adam8& a, int64_t n, const G* grad, vf coefficien
     store(master + i, p, lanes);
     store_copy(at(low, i), p, lanes);
   });
-  encode<true>(kFirst, m, n, first, first_scale);
-  encode<false>(kSecond, v, n, second, second_scale);
+  for (int64_t i = n; i < kCodeBlock; i++) m[i] = v[i] = 0;
+  encode<true>(kFirst, m, first, first_scale);
+  encode<false>(kSecond, v, second, second_scale);
+}
+
+// The same of the last block, whose codes end before a vector of them may.
+template <class G, class P, class L>
+static void update_last(const Adam8& a, int64_t n, const G* grad, vf coefficient, P* master, uint8_t* first, float* first_scale,
+                        uint8_t* second, float* second_scale, L* low) {
+  uint8_t codes[2][kCodeBlock] = {};
+  memcpy(codes[0], first, (size_t)n);
+  memcpy(codes[1], second, (size_t)n);
+  update_block(a, n, grad, coefficient, master, codes[0], first_scale, codes[1], second_scale, low);
+  memcpy(first, codes[0], (size_t)n);
+  memcpy(second, codes[1], (size_t)n);
 }
 
 static const char* check(const Call& c) {
@@ -114,8 +158,12 @@ KERNEL(adamw_8bit, kFloats) {
       parallel(blocks, 64, [&](int64_t begin, int64_t end, int) {
         for (int64_t b = begin; b < end; b++) {
           const int64_t i = b * kCodeBlock, left = n - i;
-          update_block(a, left < kCodeBlock ? left : kCodeBlock, g + i, splat(coefficient), master + i, c.out[1].as<uint8_t>() + i,
-                       c.out[2].as<float>() + b, c.out[3].as<uint8_t>() + i, c.out[4].as<float>() + b, at(low, i));
+          const auto update = [&](const auto& body, int64_t count) {
+            body(a, count, g + i, splat(coefficient), master + i, c.out[1].as<uint8_t>() + i, c.out[2].as<float>() + b,
+                 c.out[3].as<uint8_t>() + i, c.out[4].as<float>() + b, at(low, i));
+          };
+          if (left >= kCodeBlock) update([](auto&&... all) { update_block(all...); }, kCodeBlock);
+          else update([](auto&&... all) { update_last(all...); }, left);
         }
       });
     };
@@ -136,9 +184,9 @@ KERNEL(decode_8bit, dtype_bit(F32)) {
   const DynamicCode& codes = c.attrs[0] != 0 ? kFirst : kSecond;
   parallel(blocks, 64, [&](int64_t begin, int64_t end, int) {
     for (int64_t b = begin; b < end; b++) {
-      const int64_t i = b * kCodeBlock, left = n - i;
-      decode(codes, from.as<const uint8_t>() + i, scales.as<const float>()[b], left < kCodeBlock ? left : kCodeBlock,
-             to.as<float>() + i);
+      const int64_t end = (b + 1) * kCodeBlock < n ? (b + 1) * kCodeBlock : n;
+      for (int64_t i = b * kCodeBlock; i < end; i++)
+        to.as<float>()[i] = codes.value[from.as<const uint8_t>()[i]] * scales.as<const float>()[b];
     }
   });
   return nullptr;
