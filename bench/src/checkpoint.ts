@@ -19,6 +19,7 @@ interface Round {
   readonly diskGBs: number;
   readonly copyMs: number;
   readonly blockedMs: number;
+  /** From the end of the copy until it is safe on disk. */
   readonly writeGBs: number;
   readonly delayMs: number;
   readonly loadGBs: number;
@@ -62,7 +63,7 @@ async function measure(engine: DeepSpeedEngine, directory: string, sizes: readon
   delay.enable();
   await saved.finished;
   delay.disable();
-  const writeGBs = bytes / (performance.now() - start) / 1e6;
+  const writeGBs = bytes / (performance.now() - start - blockedMs) / 1e6;
 
   const loadMs = await timed(() => engine.loadCheckpoint(directory));
   return { diskGBs, copyMs, blockedMs, writeGBs, delayMs: delay.max / 1e6, loadGBs: bytes / loadMs / 1e6 };
