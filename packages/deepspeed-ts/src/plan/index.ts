@@ -1,4 +1,3 @@
-export { parseBytes } from './bytes.js';
 export { DoesNotFitError } from './errors.js';
 export { formatPlan } from './format.js';
 export type { MemoryPlan, MemoryRows, PlannedSettings } from './memory-plan.js';

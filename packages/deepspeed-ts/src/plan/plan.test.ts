@@ -197,7 +197,7 @@ describe('a run that does not fit', () => {
           if (proposal) await expectFits(asked, proposal, memory, settings.batch);
         },
       ),
-      { numRuns: 15 },
+      { numRuns: 8 },
     );
   }, 120_000);
 });
