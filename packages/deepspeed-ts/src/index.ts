@@ -45,6 +45,15 @@ export type { ReportedRates } from './observe/observability.js';
 export type { ModelProfile, ModuleProfile } from './observe/profile/profile.js';
 export { formatProfile, type ProfileTableOptions } from './observe/profile/profile-table.js';
 export { type ConfiguredOptimizer, noDecayForNormsAndBiases } from './optimizers/index.js';
-export { DoesNotFitError, formatPlan, type MemoryPlan, type MemoryRows, type PlanOptions, type Proposal, plan } from './plan/index.js';
+export {
+  DoesNotFitError,
+  formatPlan,
+  type MemoryPlan,
+  type MemoryRows,
+  type PlannedSettings,
+  type PlanOptions,
+  type Proposal,
+  plan,
+} from './plan/index.js';
 export { type DynamicLossScaleOptions, DynamicLossScaler, type LossScaler, type LossScalerState } from './precision/index.js';
 export { createSchedule, createScheduler, LRScheduler, type Schedule, type SchedulerConfig } from './schedules/index.js';
