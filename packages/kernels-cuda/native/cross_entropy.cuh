@@ -213,6 +213,7 @@ head_loss_and_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t fi
 // How many labels count; all threads get it. `room` is shared memory for 32 values.
 static __device__ __forceinline__ int count_labels(const Labels& labels, int64_t n, int* room) {
   int valid = 0;
+#pragma unroll 8
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) valid += labels.of[i] != labels.ignored;
   return block_reduce(valid, 0, room, Sum{});
 }
@@ -220,6 +221,7 @@ static __global__ void __launch_bounds__(1024) mean_loss(const float* losses, La
   __shared__ double room[32];
   __shared__ int count_room[32];
   double sum = 0;
+#pragma unroll 8
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) sum += double(losses[i]);
   sum = block_reduce(sum, 0.0, room, Sum{});
   const int valid = count_labels(labels, n, count_room);

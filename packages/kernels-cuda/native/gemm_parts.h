@@ -67,22 +67,8 @@ size_t column_sums_bytes(int64_t rows, int64_t columns);
 // fixed by the shape.
 void column_sums(const void* x, int dtype, int64_t ld, int64_t rows, const ColumnPieces& pieces, bool accumulate, void* partial,
                  cudaStream_t stream);
-// The second half of it, for kernels that leave sums of chunks of rows in `partial` [chunks, columns] as they go.
-void add_chunk_sums(const float* partial, int64_t chunks, const ColumnPieces& pieces, bool accumulate, cudaStream_t stream);
 
-// dx = dy gelu_tanh'(x), y = gelu_tanh(x), and the sums of dx's columns over chunks of rows, partial [gelu_backward_chunks(rows),
-// columns], for add_chunk_sums(). All [rows, columns] of one dtype, packed; dx may be dy.
-int64_t gelu_backward_chunks(int64_t rows);
-void gelu_backward_sums(const void* dy, const void* x, void* dx, void* y, int dtype, int64_t rows, int64_t columns, float* partial,
-                        cudaStream_t stream);
-
-// Both in the product itself (ops/gelu_product.cu), for w stored [n, k] or, by_n, [k, n]; false: not for this device or shape.
-// h = x w + bias, a = gelu_tanh(h).
-bool gelu_product(int dtype, const void* x, const void* w, bool by_n, const void* bias, void* h, void* a, int64_t m, int64_t n, int64_t k,
-                  cudaStream_t stream);
-// dh = (dy w) gelu_tanh'(h), a = gelu_tanh(h), partial [gelu_product_chunks(m), n] for add_chunk_sums().
-int64_t gelu_product_chunks(int64_t m);
-bool gelu_product_backward(int dtype, const void* dy, const void* w, bool by_n, const void* h, void* dh, void* a, float* partial, int64_t m,
-                           int64_t n, int64_t k, cudaStream_t stream);
+// dx = dy gelu_tanh'(x) and y = gelu_tanh(x) in one pass over n elements of one dtype; dx may be dy.
+void gelu_backward_recompute(const void* dy, const void* x, void* dx, void* y, int dtype, int64_t n, cudaStream_t stream);
 
 }  // namespace ds

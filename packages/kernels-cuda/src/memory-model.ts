@@ -48,8 +48,7 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
       return;
     }
     case 'linear_gelu_backward':
-      // Sums of chunks of 64 rows (native/ops/gelu.cu).
-      return yield ['a', 4 * Math.ceil(rows(x!) / 64) * columns(inputs[2]!)];
+      return yield ['a', columnSums(rows(x!), columns(inputs[2]!))];
     case 'linear_cross_entropy':
       return yield* head(x!, w!, false);
     case 'linear_cross_entropy_fused':

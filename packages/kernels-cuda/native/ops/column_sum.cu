@@ -107,12 +107,6 @@ __global__ void __launch_bounds__(1024)
 
 }  // namespace
 
-void add_chunk_sums(const float* partial, int64_t chunks, const ColumnPieces& pieces, bool accumulate, cudaStream_t stream) {
-  const int64_t columns = pieces.begin[pieces.count];
-  if (columns == 0) return;
-  sum_chunks<<<unsigned(ceil_div(columns, 32)), 1024, 0, stream>>>(partial, chunks, columns, pieces, accumulate);
-}
-
 size_t column_sums_bytes(int64_t rows, int64_t columns) {
   const size_t bytes = size_t(ceil_div(rows, chunk_rows(rows, columns))) * size_t(columns) * sizeof(float);
   return bytes ? bytes : sizeof(float);
@@ -138,7 +132,7 @@ void column_sums(const void* x, int dtype, int64_t ld, int64_t rows, const Colum
         chunk_sums<T, 1><<<grid, 32 * kWarps, 0, stream>>>(from, ld, rows, columns, chunk, sums);
     });
   }
-  add_chunk_sums(sums, chunks, pieces, accumulate, stream);
+  sum_chunks<<<unsigned(ceil_div(columns, 32)), 1024, 0, stream>>>(sums, chunks, columns, pieces, accumulate);
 }
 
 // out_i = sum over rows of dy's columns, from columnOffset on as many for each output as it has.

@@ -1,7 +1,7 @@
 // out = sum of x^2. Double partials over fixed chunks of 4096 elements, then binary trees over 1024 partials until one is
 // left, so that the value depends on the data alone. Inside a chunk, 16 running sums, sum j covering the elements j mod 16,
 // are combined as one binary tree; a float squared is exact in double: the bits are the CPU's.
-#include "device.cuh"
+#include "flash/mma.cuh"
 
 namespace ds {
 namespace {
@@ -9,25 +9,30 @@ namespace {
 constexpr int64_t kChunk = 4096;
 constexpr int kGroup = 1024;     // partials that a tree combines
 constexpr int kSums = 16;        // of a chunk, a thread each: many short chains keep a GPU busy on one layer's gradients too
-constexpr int kThreads = 64;
-constexpr int kInFlight = 32;    // loads of a thread
+constexpr int kBlockChunks = 32 / kSums;
 
 __device__ __forceinline__ void add_square(double& sum, float x) { sum = fma(double(x), double(x), sum); }
 
-// A chunk's threads read kSums neighbours at a time, whole 32-byte sectors.
-template <class T> __global__ void __launch_bounds__(kThreads) chunk_sums(const T* x, int64_t n, int64_t chunks, double* partials) {
-  const int64_t chunk = (blockIdx.x * int64_t(kThreads) + threadIdx.x) / kSums, begin = chunk * kChunk, left = n - begin;
-  const int j = threadIdx.x % kSums;
+// A warp has two chunks. Staged (x aligned to 16 bytes), it fetches both at once, which costs one wait for memory.
+template <bool staged, class T> __global__ void __launch_bounds__(32) chunk_sums(const T* x, int64_t n, int64_t chunks, double* partials) {
+  constexpr int kBytes = int(kChunk) * int(sizeof(T)), kPitch = kBytes + 32;  // the two chunks in different banks
+  __shared__ __align__(16) unsigned char room[staged ? kBlockChunks * kPitch : 16];
+  const int own = threadIdx.x / kSums, j = threadIdx.x % kSums;
+  const int64_t chunk = blockIdx.x * int64_t(kBlockChunks) + own, begin = chunk * kChunk, left = n - begin;
   const T* from = x + begin + j;
   double sum = 0;
   if (left >= kChunk) {
-    for (int i = 0; i < kChunk; i += kSums * kInFlight) {
-      T v[kInFlight];
-#pragma unroll
-      for (int k = 0; k < kInFlight; k++) v[k] = from[i + kSums * k];
-#pragma unroll
-      for (int k = 0; k < kInFlight; k++) add_square(sum, to_float(v[k]));
+    if constexpr (staged) {
+      const unsigned char* bytes = reinterpret_cast<const unsigned char*>(x + begin) + j * 16;
+      const flash::Address to = flash::Address(__cvta_generic_to_shared(room + own * kPitch)) + j * 16;
+#pragma unroll 16
+      for (int i = 0; i < kBytes; i += kSums * 16) flash::copy_async(to + i, bytes + i, true);
+      flash::copies_done();
+      __syncwarp(0xffffu << own * kSums);
+      from = reinterpret_cast<const T*>(room + own * kPitch) + j;
     }
+#pragma unroll 16
+    for (int i = 0; i < kChunk; i += kSums) add_square(sum, to_float(from[i]));
   } else {
     for (int64_t i = 0; i < left - j; i += kSums) add_square(sum, to_float(from[i]));
   }
@@ -64,7 +69,10 @@ KERNEL(sum_squares, kFloats) {
   if (count > 0) {
     by_float(x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      chunk_sums<<<unsigned(parts(count * kSums, kThreads)), kThreads, 0, c.stream>>>(x.as<const T>(), x.numel, count, from);
+      const T* data = x.as<const T>();
+      const unsigned blocks = unsigned(parts(count, kBlockChunks));
+      if (is_aligned(data, 16)) chunk_sums<true><<<blocks, 32, 0, c.stream>>>(data, x.numel, count, from);
+      else chunk_sums<false><<<blocks, 32, 0, c.stream>>>(data, x.numel, count, from);
     });
   }
   while (count > kGroup) {
