@@ -12,7 +12,10 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 async function inWorld(size: number, tasks: readonly Task[]): Promise<TaskResult[]> {
   if (size === 1) return alone(tasks);
-  const ranks = await runWorld<TaskResult[], readonly Task[]>(new URL('./resumable-rank.ts', import.meta.url), size, { args: tasks, timeoutMs: 200_000 });
+  const ranks = await runWorld<TaskResult[], readonly Task[]>(new URL('./resumable-rank.ts', import.meta.url), size, {
+    args: tasks,
+    timeoutMs: 200_000,
+  });
   for (const rank of ranks) expect(rank).toEqual(ranks[0]);
   return ranks[0]!;
 }
