@@ -2,6 +2,7 @@ import {
   castTo,
   type Device,
   type DType,
+  documentPositions,
   type FloatDType,
   fromHost,
   type HostTensor,
@@ -182,24 +183,31 @@ const attentions = (
     [2, 1024, heads(12, 12, 64)],
     [1, 2048, heads(8, 2, 64)],
     [1, 513, heads(4, 4, 128)],
+    [2, 700, heads(6, 2, 128)],
     [3, 200, heads(3, 3, 80)],
     [2, 333, { ...heads(4, 4, 64), causal: 0 }],
     [1, 260, { ...heads(4, 2, 64), p: 0.2, seedLow: 3, step: 5, stream: 1 }],
+    [1, 1024, heads(4, 2, 64), [300, 1, 1, 400, 64]],
+    [1, 700, heads(2, 2, 128), [1, 127, 500]],
   ] as const
-).map(([batch, tokens, attrs]) => ({ qkv: randn([batch, tokens, (attrs.heads + 2 * attrs.kvHeads) * attrs.headDim]), attrs }));
+).map(([batch, tokens, attrs, documents]) => ({
+  qkv: randn([batch, tokens, (attrs.heads + 2 * attrs.kvHeads) * attrs.headDim]),
+  attrs,
+  positions: documents ? [hostTensor([batch, tokens], 'i32', documentPositions(documents, tokens))] : [],
+}));
 
 describe.skipIf(gpus() === 0)('at the sizes of real models a GPU computes what the CPU does', () => {
   for (const c of [...elementwise, ...rows, ...products, ...optimizer]) {
     for (const dtype of c.dtypes ?? (['f32', 'bf16'] as const)) test(`${describeCase(c)} in ${dtype}`, () => compare(c, dtype));
   }
 
-  for (const { qkv, attrs } of attentions) {
+  for (const { qkv, attrs, positions } of attentions) {
     for (const dtype of ['f32', 'bf16', 'f16'] as const) {
-      test(`attention ${JSON.stringify(qkv.shape)}, ${attrs.heads}/${attrs.kvHeads} heads of ${attrs.headDim}, dropout ${attrs.p}, in ${dtype}`, () => {
-        const forward: Case = { op: 'attention', inputs: [qkv], attrs };
+      test(`attention ${JSON.stringify(qkv.shape)}, ${attrs.heads}/${attrs.kvHeads} heads of ${attrs.headDim}, dropout ${attrs.p}${positions.length > 0 ? ', documents' : ''}, in ${dtype}`, () => {
+        const forward: Case = { op: 'attention', inputs: [qkv, ...positions], attrs };
         const [y, lse] = compare(forward, dtype);
         const dy = randn(y!.shape, 1, 5);
-        compare({ op: 'attention_backward', inputs: [dy, qkv, y!, lse!], attrs, keep: [3] }, dtype);
+        compare({ op: 'attention_backward', inputs: [dy, qkv, y!, lse!, ...positions], attrs, keep: [3] }, dtype);
       });
     }
   }
