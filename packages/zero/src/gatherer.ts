@@ -23,7 +23,8 @@ export class Gatherer {
     if (unit === this.#current && unit.isWhole) return;
     this.#advance(unit);
     if (unit.options.stage === 3) {
-      for (const other of this.units) if (other.gathered && other !== unit && other.users === 0) other.release();
+      const next = this.prefetch ? this.#followers.get(this.#pair()) : undefined;
+      for (const other of this.units) if (other.gathered && other !== unit && other !== next && other.users === 0) other.release();
       if (!unit.gathered) this.#gather(unit);
     }
     unit.pending?.wait();
