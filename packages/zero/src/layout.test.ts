@@ -35,6 +35,17 @@ describe('the layout of a unit', () => {
     expect(layout.placementOf(parameters.get('p1')!).offset).toBe(53);
   });
 
+  it('keeps blocks of an optimizer together, and knows its gaps', () => {
+    const layout = new UnitLayout(unit(53, 300, 40), 2, 256);
+    expect(layout).toMatchObject({ numel: 393, slice: 512, padded: 1024 });
+    expect(layout.placements.map(({ offset }) => offset)).toEqual([0, 256, 768]);
+    expect([...layout.gaps()]).toEqual([
+      { start: 53, end: 256 },
+      { start: 556, end: 768 },
+      { start: 808, end: 1024 },
+    ]);
+  });
+
   it('cuts parameters where slices meet, and leaves the padding out', () => {
     const layout = new UnitLayout(unit(53, 7, 40), 2);
     const parts = (rank: number) => layout.segments(layout.sliceOf(rank), ({ name }) => name);
