@@ -10,6 +10,7 @@ import { agree } from './agreement.js';
 import { begin, commit, type Peer } from './commit.js';
 import { CheckpointDirectory } from './directory.js';
 import { CheckpointError } from './error.js';
+import { loadFp8, saveFp8 } from './fp8.js';
 import { FileThreads } from './io/threads.js';
 import type { Manifest } from './manifest.js';
 import { checkTag, savingName } from './names.js';
@@ -57,6 +58,8 @@ export class Checkpointer {
       });
     const first = all[0]!;
     const { excludeFrozen = false } = options;
+    const { fp8 } = this.#parts;
+    const scales = fp8 && rank === 0 ? saveFp8(await fp8.state()) : null;
     const started = performance.now();
     const snapshot = await takeSnapshot(store, {
       directory: join(root, first.saving),
@@ -70,7 +73,7 @@ export class Checkpointer {
       peers: all.map(({ peer }) => peer),
       snapshot,
       threads: this.#threads,
-      manifest: { ...this.#describe(first.tag, excludeFrozen), id: first.id, client_state: options.clientState ?? null },
+      manifest: { ...this.#describe(first.tag, excludeFrozen), fp8: scales, id: first.id, client_state: options.clientState ?? null },
       huggingFaceConfig: huggingFaceConfigOf(model, undefined, store.masterDtype),
       saveLatest: options.saveLatest ?? true,
       keepLast: options.keepLast ?? config.checkpoint.keep_last ?? undefined,
@@ -176,13 +179,14 @@ export class Checkpointer {
 
   /** Takes over all but weights and optimizer state. */
   #resume(manifest: Manifest, next: Counters, options: LoadCheckpointOptions): void {
-    const { scheduler, optimizer, lossScaler, dataloader, counters } = this.#parts;
+    const { scheduler, optimizer, lossScaler, fp8, dataloader, counters } = this.#parts;
     if (manifest.dataloader) dataloader?.loadStateDict(manifest.dataloader);
     if (scheduler && manifest.scheduler && (options.scheduler ?? true)) {
       scheduler.loadStateDict(manifest.scheduler);
       optimizer.follow(scheduler);
     }
     if (manifest.loss_scaler && lossScaler instanceof DynamicLossScaler) lossScaler.loadStateDict(manifest.loss_scaler);
+    if (manifest.fp8) fp8?.load(loadFp8(manifest.fp8));
     counters.set(next);
   }
 

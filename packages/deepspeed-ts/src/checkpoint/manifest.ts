@@ -7,6 +7,7 @@ import type { LossScalerState } from '../precision/index.js';
 import type { SchedulerState } from '../schedules/scheduler.js';
 import { CheckpointError } from './error.js';
 import { corrupt, jsonText } from './files.js';
+import type { SavedFp8State } from './fp8.js';
 import { CHUNK, type FileRecord } from './io/chunks.js';
 
 export const MANIFEST = 'deepspeed-ts.json';
@@ -47,6 +48,8 @@ export interface ManifestBody extends Progress {
   };
   readonly scheduler: SchedulerState | null;
   readonly loss_scaler: LossScalerState | null;
+  /** Of 8-bit training. */
+  readonly fp8?: SavedFp8State | null;
   readonly dataloader: DataLoaderState | null;
   readonly client_state: unknown;
   /** Frozen parameters whose weights were left out on purpose. */

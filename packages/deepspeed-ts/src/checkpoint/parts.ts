@@ -1,4 +1,4 @@
-import type { Device } from '@deepspeed-ts/core';
+import type { Device, Fp8Training } from '@deepspeed-ts/core';
 import type { ZeroStore } from '@deepspeed-ts/zero';
 import type { DeepSpeedConfig } from '../config/index.js';
 import type { DataLoaderState } from '../data/index.js';
@@ -17,6 +17,7 @@ export interface CheckpointedParts {
   readonly optimizer: EngineOptimizer;
   readonly scheduler: LRScheduler | undefined;
   readonly lossScaler: LossScaler;
+  readonly fp8?: Fp8Training | undefined;
   readonly dataloader: { stateDict(): DataLoaderState; loadStateDict(state: DataLoaderState): void } | undefined;
   /** The engine's counters, which are its own. */
   readonly counters: { get(): Counters; set(counters: Counters): void };

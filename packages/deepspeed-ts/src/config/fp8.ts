@@ -9,8 +9,7 @@ export const fp8Section = defineSection({
     fp8: {
       type: 'object',
       default: {},
-      description:
-        'Linear layers in 8 bits, over bf16. Embeddings, norms, attention and the head stay in bf16. Scales are not in checkpoints: a resumed run measures them anew in its first step.',
+      description: 'Linear layers in 8 bits, over bf16. Embeddings, norms, attention and the head stay in bf16.',
       properties: {
         enabled: {
           type: 'boolean',

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { DecoderLM, decoderConfig, uniforms, WorldOfOne } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
@@ -13,10 +16,35 @@ interface Choice {
   readonly stage?: number;
   readonly recompute?: boolean;
   readonly steps?: number;
+  /** Save after this step and go on with a new engine. */
+  readonly resumeAfter?: number;
 }
 
 /** A small Llama on bytes that have something to learn. */
-async function trainLlama({ eightBits, stage = 0, recompute = false, steps = STEPS }: Choice) {
+async function trainLlama({ resumeAfter = -1, ...choice }: Choice) {
+  const { steps = STEPS } = choice;
+  let engine = await openLlama(choice);
+  const losses: number[] = [];
+  for (let step = 0; step < steps; step++) {
+    const draws = uniforms({ seed: 1, step }, 0, BATCH * CONTEXT);
+    const data = Int32Array.from(draws, (u) => Math.floor(u * u * VOCABULARY));
+    const shape = [BATCH, CONTEXT];
+    losses.push(await engine.trainBatch([{ inputIds: { data, shape }, labels: { data, shape } }]));
+    if (step === resumeAfter) {
+      const folder = mkdtempSync(join(tmpdir(), 'deepspeed-fp8-'));
+      await (await engine.saveCheckpoint(folder)).finished;
+      await close(engine);
+      engine = await openLlama(choice);
+      await engine.loadCheckpoint(folder);
+      rmSync(folder, { recursive: true });
+    }
+  }
+  const hash = await hashOf(engine);
+  await close(engine);
+  return { losses, hash };
+}
+
+async function openLlama({ eightBits, stage = 0, recompute = false }: Choice) {
   const model = new DecoderLM(
     decoderConfig({
       model_type: 'llama',
@@ -47,16 +75,7 @@ async function trainLlama({ eightBits, stage = 0, recompute = false, steps = STE
       optimizer: { type: 'AdamW', params: { lr: 1e-3, betas: [0.9, 0.95], weight_decay: 0.1 } },
     },
   });
-  const losses: number[] = [];
-  for (let step = 0; step < steps; step++) {
-    const draws = uniforms({ seed: 1, step }, 0, BATCH * CONTEXT);
-    const data = Int32Array.from(draws, (u) => Math.floor(u * u * VOCABULARY));
-    const shape = [BATCH, CONTEXT];
-    losses.push(await engine.trainBatch([{ inputIds: { data, shape }, labels: { data, shape } }]));
-  }
-  const hash = await hashOf(engine);
-  await close(engine);
-  return { losses, hash };
+  return engine;
 }
 
 describe.skipIf(gpus() === 0)('training in 8 bits on a GPU', () => {
@@ -72,6 +91,12 @@ describe.skipIf(gpus() === 0)('training in 8 bits on a GPU', () => {
     const first = await trainLlama({ eightBits: true, steps: 12 });
     for (const choice of [{ stage: 1 }, { stage: 2 }, { stage: 3 }, { recompute: true }, {}])
       expect(await trainLlama({ eightBits: true, steps: 12, ...choice }), JSON.stringify(choice)).toEqual(first);
+  });
+
+  test('goes on from a checkpoint with the bits of training that was not interrupted', async () => {
+    const straight = await trainLlama({ eightBits: true, steps: 12 });
+    const resumed = await trainLlama({ eightBits: true, steps: 12, resumeAfter: 5 });
+    expect(resumed).toEqual(straight);
   });
 });
 
