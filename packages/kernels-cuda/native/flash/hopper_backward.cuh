@@ -1,15 +1,15 @@
-// dQ, dK and dV in one kernel of Hopper's own instructions. A block takes 128 keys of one key head and walks the queries of its
-// group's heads: two warpgroups of 64 keys each compute, one warp fetches tiles by tensor map two ahead, one adds dQ's tiles to
-// global memory. Scores are made transposed, keys down: P' and dS' then come out of their products in the very registers in
-// which dV += P' dY and dK += dS' Q take them; dQ = dS K takes dS' through shared memory.
+// dQ, dK and dV in one kernel of Hopper's own instructions. A block of threads stays on its multiprocessor and takes one task after the
+// other: 128 keys of one key head, over the queries of its group's heads. Two warpgroups of 64 keys each compute, one thread fetches tiles
+// by tensor map ahead, also those of the next task, one adds dQ's tiles to global memory (hopper_supply.cuh). Scores are made transposed,
+// keys down: P' and dS' then come out of their products in the very registers in which dV += P' dY and dK += dS' Q take them; dQ = dS K takes
+// dS' through shared memory.
 //
-// Every sum has one order. dQ of a tile of queries is the sum of what the blocks of keys add, first to last: a counter per tile
-// says whose turn it is. A block waits only for blocks with earlier tickets, which run already. All blocks of a head walk the
-// queries from the last to the first, so that causal blocks, which see only the later queries, start side by side.
+// Every sum has one order. dQ of a tile of queries is the sum of what the blocks of keys add, one after the other: a counter per tile
+// says whose turn it is. A task waits only for tasks with earlier tickets; the earliest that is not done runs already, so somebody
+// always goes on. The last to add finishes dQ where the order of tasks makes it always the first block of keys; else a pass of its own does.
 #pragma once
-#include "flash/hopper_copies.cuh"
+#include "flash/hopper_supply.cuh"
 #include "flash/hopper_wgmma.cuh"
-#include "flash/shape.h"
 
 namespace ds {
 namespace flash {
@@ -22,236 +22,222 @@ template <> __device__ __forceinline__ float2 unpack<f16>(uint32_t two) {
   return __half22float2(*reinterpret_cast<const __half2*>(&two));
 }
 
-constexpr int kHopperKeys = 128, kHopperThreads = 384;
-
-template <int D> struct HopperTile {
-  static constexpr int queries = D == 64 ? 128 : 64;
-  static constexpr int keys_bytes = kHopperKeys * D * 2;  // K, and V
-  static constexpr int query_bytes = queries * D * 2;     // Q, and dY
-  static constexpr int scores_bytes = kHopperKeys * queries * 2;
-  static constexpr int gradient = queries * D;            // floats of dQ
-  static constexpr int stages = 2 * keys_bytes, scores = stages + 4 * query_bytes, sums = scores + 2 * scores_bytes;
-  static constexpr int rows = sums + 4 * gradient;        // lse and delta, by stage
-  static constexpr int barriers = rows + 2 * 2 * 4 * queries;
-  static constexpr size_t bytes = barriers + 128 + 1024;  // 1024: to align the start
-};
-
-// Counters in global memory: [0] hands out tickets, one per tile of queries says how many blocks of keys have added to dQ.
-constexpr int kTickets = 32;
+// A warp's 16 rows of 64 columns, four fragments of 16 columns, go through shared memory to `to`, in accesses of 16 bytes. Rows lie at
+// room(row), a multiple of 128 apart, under the swizzle of row % 8. Rows from `rows_there` on are not stored.
+template <class T, class Room, class Value>
+__device__ __forceinline__ void store_strip(const Room& room, const Value& value, T* to, int64_t stride, int rows_there) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    uint32_t x[4];
+#pragma unroll
+    for (int r = 0; r < 4; r++) x[r] = pack<T>(value(8 * k + 2 * r), value(8 * k + 2 * r + 1));
+    store_matrices(room(lane % 16) + ((2 * k + lane / 16) ^ lane % 8) * 16, x);
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const int row = i * 4 + lane / 8, chunk = lane % 8;
+    if (row < rows_there) *reinterpret_cast<uint4*>(to + row * stride + chunk * 8) = load_shared(room(row) + (chunk ^ row % 8) * 16);
+  }
+  __syncwarp();
+}
 
 // dQ's tiles lie as the accumulators do: 16 bytes of column group c of thread t (of 256) at 256 c + t.
-template <class T, int D, bool causal>
+template <class T, int D, bool causal, bool diagonal>
 __global__ void __launch_bounds__(kHopperThreads, 1)
-    hopper_backward_kernel(const Shape s, const __grid_constant__ CUtensorMap qkv_map, const __grid_constant__ CUtensorMap dy_map,
-                           const Statistics rows, float* dq, unsigned* counters, T* dqkv) {
+    hopper_backward_kernel(const Shape s, const HopperTasks tasks, const __grid_constant__ CUtensorMap qkv_map,
+                           const __grid_constant__ CUtensorMap dy_map, const Statistics rows, float* dq, unsigned* counters, T* dqkv) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Tile = HopperTile<D>;
-  constexpr int kKeys = kHopperKeys, kQueries = Tile::queries, kPanels = D / 64;
-  constexpr int kKeyPanel = kKeys * 128, kQueryPanel = kQueries * 128;  // bytes of 64 columns
+  constexpr int kKeys = kHopperKeys, kQueries = Tile::queries, kPanels = D / 64, kKeyPanel = Tile::key_panel, kQueryPanel = Tile::query_panel;
+  constexpr int kBuffers = Tile::buffers;
+  // The scores of the next step begin while dQ is handed over. (Measured on an H200: with head size 64, whose tiles of scores are twice as
+  // large, that costs more than it gains.)
+  constexpr bool kAhead = D == 128;
+  static_assert(causal || !diagonal, "without a mask no block of keys is a tile's last");
   extern __shared__ __align__(1024) unsigned char hopper_memory[];
-  const Address start = (Address(__cvta_generic_to_shared(hopper_memory)) + 1023) & ~1023u;
-  const Address k_room = start, v_room = start + Tile::keys_bytes, barriers = start + Tile::barriers;
-  const Address keys_full = barriers, sums_full = barriers + 8, sums_empty = barriers + 16, full = barriers + 24, empty = barriers + 40;
-  const Address ticket_room = barriers + 64;
-
-  if (threadIdx.x == 0) {
-    barrier_start(keys_full, 1), barrier_start(sums_full, 8), barrier_start(sums_empty, 1);
-    for (int i = 0; i < 2; i++) barrier_start(full + 8 * i, 1), barrier_start(empty + 8 * i, 8);
-    asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
-    fence_async();
-    store_shared(ticket_room, atomicAdd(counters, 1u));
-  }
+  const HopperRooms<D> rooms = {(Address(__cvta_generic_to_shared(hopper_memory)) + 1023) & ~1023u};
+  if (threadIdx.x == 0) rooms.start_barriers();
   __syncthreads();
-  uint32_t ticket;
-  asm volatile("ld.shared.b32 %0, [%1];\n" : "=r"(ticket) : "r"(ticket_room) : "memory");
-
-  const int blocks = (s.tokens + kKeys - 1) / kKeys, tiles = (s.tokens + kQueries - 1) / kQueries;
-  const int n = int(ticket % unsigned(blocks)), head = int(ticket / unsigned(blocks)), b = head / s.kv_heads, kv = head % s.kv_heads;
-  const int j0 = n * kKeys, first_tile = causal ? j0 / kQueries : 0, steps = (tiles - first_tile) * s.group;
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;\n");
-    if (warp == 0 && lane == 0) {
-      barrier_expect(keys_full, 2 * Tile::keys_bytes);
-      for (int panel = 0; panel < kPanels; panel++)
-        for (int row = 0; row < kKeys; row += 64) {
-          const int at = panel * kKeyPanel + row * 128;
-          copy_box(k_room + at, &qkv_map, panel * 64, s.heads + kv, j0 + row, b, keys_full);
-          copy_box(v_room + at, &qkv_map, panel * 64, s.heads + s.kv_heads + kv, j0 + row, b, keys_full);
-        }
-      for (int step = 0; step < steps; step++) {
-        const int stage = step % 2, h = kv * s.group + step % s.group, i0 = (tiles - 1 - step / s.group) * kQueries;
-        const Address q = start + Tile::stages + stage * 2 * Tile::query_bytes, y = q + Tile::query_bytes;
-        const Address lse = start + Tile::rows + stage * 8 * kQueries, arrived = full + 8 * stage;
-        barrier_wait(empty + 8 * stage, step / 2 % 2 ^ 1);
-        barrier_expect(arrived, 2 * Tile::query_bytes + 8 * kQueries);
-        for (int panel = 0; panel < kPanels; panel++)
-          for (int row = 0; row < kQueries; row += 64) {
-            const int at = panel * kQueryPanel + row * 128;
-            copy_box(q + at, &qkv_map, panel * 64, h, i0 + row, b, arrived);
-            copy_box(y + at, &dy_map, panel * 64, h, i0 + row, b, arrived);
-          }
-        const int64_t row = (int64_t(b) * s.heads + h) * s.padded() + i0;
-        copy_bytes(lse, rows.lse + row, 4 * kQueries, arrived);
-        copy_bytes(lse + 4 * kQueries, rows.delta + row, 4 * kQueries, arrived);
-      }
-    } else if (warp == 1 && lane == 0) {
-      for (int step = 0; step < steps; step++) {
-        const int h = kv * s.group + step % s.group, tile = tiles - 1 - step / s.group;
-        const int64_t at = (int64_t(b) * s.heads + h) * tiles + tile;
-        unsigned* turn = counters + kTickets + at;
-        barrier_wait(sums_full, step % 2);
-        if (n == 0) {
-          store_bytes(dq + at * Tile::gradient, start + Tile::sums, 4 * Tile::gradient);
-        } else {
-          const Patience patience;
-          while (load_acquire(turn) != unsigned(n) && !patience.ended()) continue;
-          fence_async();
-          add_floats(dq + at * Tile::gradient, start + Tile::sums, 4 * Tile::gradient);
-        }
-        bulk_commit();
-        bulk_wait_read();
-        barrier_arrive(sums_empty);
-        bulk_wait();
-        fence_async();
-        __threadfence();
-        store_release(turn, unsigned(n + 1));
-      }
-    }
+    if (warp == 0 && lane == 0) hopper_fetch<D, causal, diagonal>(s, tasks, rooms, qkv_map, dy_map, rows, counters);
+    if (warp == 1 && lane == 0) hopper_hand_over<D, causal, diagonal>(s, tasks, rooms, dq, counters);
     return;
   }
 
   asm volatile("setmaxnreg.inc.sync.aligned.u32 240;\n");
-  const int group = threadIdx.x / 128 - 1, g = lane / 4, t = lane % 4, own = group * 64 + warp * 16;
+  const int group = threadIdx.x / 128 - 1, t = lane % 4, own = group * 64 + warp * 16;
   constexpr Tag<T> type{};
   const float scale = s.scale * kLog2E;
-  float dk[D / 2] = {}, dv[D / 2] = {};
-  const uint64_t k_rows = operand(k_room + group * 8192), v_rows = operand(v_room + group * 8192);
+  const uint64_t k_rows = operand(rooms.keys() + group * 8192), v_rows = operand(rooms.values() + group * 8192);
   // dQ: a warpgroup makes 64 queries, or half of the columns.
-  const uint64_t k_sums = operand(k_room + (kQueries == 64 ? group * kKeyPanel : 0));
+  const uint64_t k_sums = operand(rooms.keys() + (kQueries == 64 ? group * kKeyPanel : 0));
   const int row16 = lane % 16, chunk16 = lane / 16;
-  const Address scores_row = start + Tile::scores + (own + row16) * 128;
-  const Address sums_at = start + Tile::sums + (threadIdx.x - 128) * 16;
-
-  barrier_wait(keys_full, 0);
+  int g = 0;  // steps so far
 #pragma unroll 1
-  for (int step = 0; step < steps; step++) {
-    const int stage = step % 2, i0 = (tiles - 1 - step / s.group) * kQueries;
-    const Address q = start + Tile::stages + stage * 2 * Tile::query_bytes, y = q + Tile::query_bytes;
-    const Address lse = start + Tile::rows + stage * 8 * kQueries + 8 * t;
-    float p[kQueries / 2], ds[kQueries / 2];
-    barrier_wait(full + 8 * stage, step / 2 % 2);
-    wgmma_fence();
-    const uint64_t q_rows = operand(q), y_rows = operand(y);
+  for (int nth = 0;; nth++) {
+    const unsigned ticket = rooms.ticket(nth);
+    if (ticket >= tasks.count) break;
+    const HopperTask<D, causal, diagonal> task(s, tasks, ticket);
+    const int j0 = task.n * kKeys;
+    float dk[D / 2] = {}, dv[D / 2] = {}, p[kQueries / 2];
+    const auto start_scores = [&](int at) {
+      const uint64_t q_rows = operand(rooms.queries(at % 2));
+      wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < D / 16; k++)
-      wgmma<0, 0>(type, p, k_rows + (k / 4 * kKeyPanel + k % 4 * 32) / 16, q_rows + (k / 4 * kQueryPanel + k % 4 * 32) / 16, k);
-    wgmma_commit();
-#pragma unroll
-    for (int k = 0; k < D / 16; k++)
-      wgmma<0, 0>(type, ds, v_rows + (k / 4 * kKeyPanel + k % 4 * 32) / 16, y_rows + (k / 4 * kQueryPanel + k % 4 * 32) / 16, k);
-    wgmma_commit();
-    wgmma_wait<1>();
-    pin(p);
-    const bool edge = causal ? j0 + group * 64 + 63 > i0 : j0 + kKeys > s.tokens;
-    const int j = j0 + own + g - (causal ? i0 + 2 * t : 0);
-#pragma unroll
-    for (int c = 0; c < kQueries / 8; c++) {
-      const float2 row = load_shared_floats(lse + 32 * c);
-#pragma unroll
-      for (int r = 0; r < 4; r++) p[4 * c + r] = exp2_fast(fmaf(p[4 * c + r], scale, -(r % 2 ? row.y : row.x)));
+      for (int k = 0; k < D / 16; k++)
+        wgmma<0, 0>(type, p, k_rows + (k / 4 * kKeyPanel + k % 4 * 32) / 16, q_rows + (k / 4 * kQueryPanel + k % 4 * 32) / 16, k);
+      wgmma_commit();
+    };
+    barrier_wait(rooms.keys_full(), nth % 2);
+    if constexpr (kAhead) {
+      barrier_wait(rooms.full(g % 2), g / 2 % 2);
+      start_scores(g);
+      wgmma_wait<0>();
+      pin(p);
     }
-    if (edge) {
-#pragma unroll
-      for (int c = 0; c < kQueries / 8; c++)
-#pragma unroll
-        for (int r = 0; r < 4; r++)
-          if (causal ? j + r / 2 * 8 > 8 * c + r % 2 : j + r / 2 * 8 >= s.tokens) p[4 * c + r] = 0;
-    }
-    uint32_t fragment[kQueries / 16][4];
-#pragma unroll
-    for (int k = 0; k < kQueries / 16; k++)
-#pragma unroll
-      for (int r = 0; r < 4; r++) fragment[k][r] = pack<T>(p[8 * k + 2 * r], p[8 * k + 2 * r + 1]);
-    wgmma_fence();
-    const uint64_t y_columns = operand(y, kQueryPanel), q_columns = operand(q, kQueryPanel);
-#pragma unroll
-    for (int k = 0; k < kQueries / 16; k++) wgmma<1>(type, dv, fragment[k], y_columns + k * 128);
-    wgmma_commit();
-    wgmma_wait<1>();
-    pin(ds);
-    uint32_t ds_fragment[kQueries / 16][4];
-    const Address scores = scores_row + stage * Tile::scores_bytes;
-#pragma unroll
-    for (int k = 0; k < kQueries / 16; k++) {
-#pragma unroll
-      for (int c = 2 * k; c < 2 * k + 2; c++) {
-        const float2 row = load_shared_floats(lse + 4 * kQueries + 32 * c);
-#pragma unroll
-        for (int r = 0; r < 4; r += 2) {
-          // With 128 queries P is kept only as the product takes it, rounded: registers for both do not suffice.
-          float2 two = make_float2(p[4 * c + r], p[4 * c + r + 1]);
-          if constexpr (kQueries == 128) two = unpack<T>(fragment[k][c % 2 * 2 + r / 2]);
-          ds[4 * c + r] = two.x * (ds[4 * c + r] - row.x), ds[4 * c + r + 1] = two.y * (ds[4 * c + r + 1] - row.y);
-        }
+#pragma unroll 1
+    for (int step = 0; step < task.steps; step++, g++) {
+      const int stage = g % 2, i0 = task.tile(s, step) * kQueries;
+      const Address q = rooms.queries(stage), y = rooms.gradients(stage), lse = rooms.rows(stage) + 8 * t;
+      float ds[kQueries / 2];
+      const uint64_t y_rows = operand(y);
+      if constexpr (kAhead) {
+        wgmma_fence();
+      } else {
+        barrier_wait(rooms.full(stage), g / 2 % 2);
+        start_scores(g);
       }
 #pragma unroll
-      for (int r = 0; r < 4; r++) ds_fragment[k][r] = pack<T>(ds[8 * k + 2 * r], ds[8 * k + 2 * r + 1]);
-      store_matrices(scores + k / 4 * kKeyPanel + ((2 * (k % 4) + chunk16) ^ row16 % 8) * 16, ds_fragment[k]);
+      for (int k = 0; k < D / 16; k++)
+        wgmma<0, 0>(type, ds, v_rows + (k / 4 * kKeyPanel + k % 4 * 32) / 16, y_rows + (k / 4 * kQueryPanel + k % 4 * 32) / 16, k);
+      wgmma_commit();
+      if constexpr (!kAhead) {
+        wgmma_wait<1>();
+        pin(p);
+      }
+      const bool edge = causal ? j0 + group * 64 + 63 > i0 : j0 + kKeys > s.tokens;
+      const int j = j0 + own + lane / 4 - (causal ? i0 + 2 * t : 0);
+#pragma unroll
+      for (int c = 0; c < kQueries / 8; c++) {
+        const float2 row = load_shared_floats(lse + 32 * c);
+#pragma unroll
+        for (int r = 0; r < 4; r++) p[4 * c + r] = exp2_fast(fmaf(p[4 * c + r], scale, -(r % 2 ? row.y : row.x)));
+      }
+      if (edge) {
+#pragma unroll
+        for (int c = 0; c < kQueries / 8; c++)
+#pragma unroll
+          for (int r = 0; r < 4; r++)
+            if (causal ? j + r / 2 * 8 > 8 * c + r % 2 : j + r / 2 * 8 >= s.tokens) p[4 * c + r] = 0;
+      }
+      uint32_t fragment[kQueries / 16][4];
+#pragma unroll
+      for (int k = 0; k < kQueries / 16; k++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) fragment[k][r] = pack<T>(p[8 * k + 2 * r], p[8 * k + 2 * r + 1]);
+      wgmma_fence();
+      const uint64_t y_columns = operand(y, kQueryPanel), q_columns = operand(q, kQueryPanel);
+#pragma unroll
+      for (int k = 0; k < kQueries / 16; k++) wgmma<1>(type, dv, fragment[k], y_columns + k * 128);
+      wgmma_commit();
+      wgmma_wait<1>();
+      pin(ds);
+      uint32_t ds_fragment[kQueries / 16][4];
+      const Address scores_row = rooms.scores(stage) + (own + row16) * 128;
+#pragma unroll
+      for (int k = 0; k < kQueries / 16; k++) {
+#pragma unroll
+        for (int c = 2 * k; c < 2 * k + 2; c++) {
+          const float2 row = load_shared_floats(lse + 4 * kQueries + 32 * c);
+#pragma unroll
+          for (int r = 0; r < 4; r += 2) {
+            // P is kept only as the product takes it, rounded: registers for both do not suffice.
+            const float2 two = unpack<T>(fragment[k][c % 2 * 2 + r / 2]);
+            ds[4 * c + r] = two.x * (ds[4 * c + r] - row.x), ds[4 * c + r + 1] = two.y * (ds[4 * c + r + 1] - row.y);
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < 4; r++) ds_fragment[k][r] = pack<T>(ds[8 * k + 2 * r], ds[8 * k + 2 * r + 1]);
+        store_matrices(scores_row + k / 4 * kKeyPanel + ((2 * (k % 4) + chunk16) ^ row16 % 8) * 16, ds_fragment[k]);
+      }
+      if constexpr (kAhead) {
+        wgmma_wait<0>();  // P's registers are free
+        pin(dv);
+      }
+      fence_async();
+      // All of dS is there; and, two tiles of it in turn, nobody reads the one that is written next.
+      meet<1, 256>();
+      float sums[32];
+      const uint64_t scores_sums = operand(rooms.scores(stage) + (kQueries == 128 ? group * kKeyPanel : 0));
+      const uint64_t scores_own = operand(rooms.scores(stage) + group * 8192);
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kKeys / 16; k++) wgmma<1, 1>(type, sums, scores_sums + k * 128, k_sums + k * 128, k);
+      wgmma_commit();
+#pragma unroll
+      for (int k = 0; k < kQueries / 16; k++) {
+        // With 128 columns of dK and dV the fragments of dS would be too many registers beside the next scores.
+        if constexpr (D == 128) wgmma<0, 1>(type, dk, scores_own + k * 2, q_columns + k * 128, 1);
+        else wgmma<1>(type, dk, ds_fragment[k], q_columns + k * 128);
+      }
+      wgmma_commit();
+      if constexpr (kAhead) {
+        // After the last step these scores are made of whatever lies there, and nobody looks.
+        if (step + 1 < task.steps) barrier_wait(rooms.full(stage ^ 1), (g + 1) / 2 % 2);
+        start_scores(g + 1);
+        wgmma_wait<2>();
+      } else {
+        wgmma_wait<1>();
+      }
+      pin(sums);
+      const int buffer = g % kBuffers;
+      const Address sums_at = rooms.sums(buffer) + (threadIdx.x - 128) * 16;
+      barrier_wait(rooms.sums_ready(buffer), g / kBuffers % 2);
+      if (task.finishes(s)) {
+        if (task.before(i0 / kQueries) > 0) {
+#pragma unroll
+          for (int c = 0; c < 8; c++) {
+            const uint4 x = load_shared(sums_at + c * 4096);
+            sums[4 * c] += __uint_as_float(x.x), sums[4 * c + 1] += __uint_as_float(x.y);
+            sums[4 * c + 2] += __uint_as_float(x.z), sums[4 * c + 3] += __uint_as_float(x.w);
+          }
+        }
+        __syncwarp();
+        // The warp's own part of the tile is 16 rows of 128 bytes, four of them 4096 bytes after the four before.
+        const Address room = rooms.sums(buffer) + (threadIdx.x - 128) / 32 * 512;
+        const int from = i0 + (kQueries == 64 ? warp * 16 : own);
+        store_strip<T>([&](int row) { return room + row / 4 * 4096 + row % 4 * 128; }, [&](int i) { return sums[i] * s.scale; },
+                       dqkv + (task.b * int64_t(s.tokens) + from) * s.token() + int64_t(task.head(s, step)) * D + (kQueries == 64 ? group * 64 : 0),
+                       s.token(), s.tokens - from);
+      } else {
+#pragma unroll
+        for (int c = 0; c < 8; c++) store_shared(sums_at + c * 4096, sums[4 * c], sums[4 * c + 1], sums[4 * c + 2], sums[4 * c + 3]);
+      }
+      fence_async();
+      __syncwarp();
+      if (lane == 0) barrier_arrive(rooms.sums_full(buffer));
+      wgmma_wait<0>();
+      pin(dk);
+      pin(dv);
+      if constexpr (kAhead) pin(p);
+      if (lane == 0) barrier_arrive(rooms.empty(stage));
     }
-    fence_async();
-    // All of dS is there; and, two tiles of it in turn, nobody reads the one that is written next.
-    meet<1, 256>();
-    float sums[32];
-    const uint64_t scores_sums = operand(start + Tile::scores + stage * Tile::scores_bytes + (kQueries == 128 ? group * kKeyPanel : 0));
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < kKeys / 16; k++) wgmma<1, 1>(type, sums, scores_sums + k * 128, k_sums + k * 128, k);
-    wgmma_commit();
-#pragma unroll
-    for (int k = 0; k < kQueries / 16; k++) wgmma<1>(type, dk, ds_fragment[k], q_columns + k * 128);
-    wgmma_commit();
-    wgmma_wait<1>();
-    pin(sums);
-    barrier_wait(sums_empty, step % 2 ^ 1);
-#pragma unroll
-    for (int c = 0; c < 8; c++) store_shared(sums_at + c * 4096, sums[4 * c], sums[4 * c + 1], sums[4 * c + 2], sums[4 * c + 3]);
-    fence_async();
-    __syncwarp();
-    if (lane == 0) barrier_arrive(sums_full);
-    wgmma_wait<0>();
-    pin(dk);
-    pin(dv);
-    if (lane == 0) barrier_arrive(empty + 8 * stage);
-  }
+    if (lane == 0) barrier_arrive(rooms.keys_empty());
 
-  // Through the keys' own rows of shared memory to global memory, in accesses of 16 bytes.
-  meet<1, 256>();
-  const int64_t token = s.token();
-  T* to = dqkv + (b * int64_t(s.tokens) + j0 + own) * token;
-  const Address k_own = k_room + own * 128, v_own = v_room + own * 128;
+    // Through the warp's own rows of the tile of scores that no product reads.
+    const Address room = rooms.scores(g % 2) + own * 128;
+    T* to = dqkv + (task.b * int64_t(s.tokens) + j0 + own) * s.token();
 #pragma unroll
-  for (int k = 0; k < D / 16; k++) {
-    uint32_t left[4], right[4];
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-      left[r] = pack<T>(dk[8 * k + 2 * r] * s.scale, dk[8 * k + 2 * r + 1] * s.scale);
-      right[r] = pack<T>(dv[8 * k + 2 * r], dv[8 * k + 2 * r + 1]);
+    for (int panel = 0; panel < kPanels; panel++) {
+      const auto row_of = [&](int row) { return room + row * 128; };
+      const int there = s.tokens - j0 - own;
+      store_strip<T>(row_of, [&](int i) { return dk[32 * panel + i] * s.scale; }, to + s.key_at(task.kv) + panel * 64, s.token(), there);
+      store_strip<T>(row_of, [&](int i) { return dv[32 * panel + i]; }, to + s.value_at(task.kv) + panel * 64, s.token(), there);
     }
-    const int at = k / 4 * kKeyPanel + row16 * 128 + ((2 * (k % 4) + chunk16) ^ row16 % 8) * 16;
-    store_matrices(k_own + at, left);
-    store_matrices(v_own + at, right);
-  }
-  __syncwarp();
-#pragma unroll
-  for (int i = 0; i < 4 * kPanels; i++) {
-    const int row = i / kPanels * 4 + lane / 8, panel = i % kPanels, chunk = lane % 8;
-    if (j0 + own + row >= s.tokens) continue;
-    const int at = panel * kKeyPanel + row * 128 + (chunk ^ row % 8) * 16;
-    T* place = to + row * token + panel * 64 + chunk * 8;
-    *reinterpret_cast<uint4*>(place + s.key_at(kv)) = load_shared(k_own + at);
-    *reinterpret_cast<uint4*>(place + s.value_at(kv)) = load_shared(v_own + at);
   }
 #endif
 }

@@ -1,13 +1,16 @@
-// Launches Hopper's backward of attention: statistics, the kernel, dQ's cast.
+// Launches Hopper's backward of attention: statistics, the kernel, and dQ's cast where no task of the kernel finishes it.
 #include <cudaTypedefs.h>
+
+#include <algorithm>
 
 #include "flash/hopper_attention.h"
 #include "flash/hopper_backward.cuh"
-#include "flash/statistics.cuh"
+#include "flash/hopper_statistics.cuh"
 
 namespace ds {
 namespace {
 
+using flash::HopperTasks;
 using flash::HopperTile;
 using flash::Shape;
 using flash::Statistics;
@@ -27,7 +30,7 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
 bool built() {
   static const bool has_body = [] {
     cudaFuncAttributes attributes;
-    const auto error = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(flash::hopper_backward_kernel<bf16, 64, true>));
+    const auto error = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(flash::hopper_backward_kernel<bf16, 64, true, true>));
     if (error != cudaSuccess) (void)cudaGetLastError();
     return error == cudaSuccess && attributes.numRegs > 128;
   }();
@@ -44,6 +47,16 @@ bool encode(CUtensorMap& map, bool bfloat, const void* data, const Shape& s, int
                    CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+// Causal tasks begin at the diagonal, but where few long ones make up the work: there the longest come first.
+bool from_diagonal(const Shape& s) { return s.causal && (s.group == 1 || s.head_dim == 64); }
+
+// Many side by side keep blocks from waiting and the end of a launch short, as long as their Q, dY and dQ stay in L2.
+template <int D> int heads_together(const Shape& s, bool diagonal) {
+  if (!diagonal) return 4;
+  const int64_t head_bytes = int64_t(s.tokens) * D * 8, fitting = (int64_t(16) << 20) / head_bytes;
+  return s.group > 1 || fitting < 1 ? 1 : int(std::min<int64_t>(fitting, 64));
+}
+
 template <class T, int D>
 const char* launch(const Shape& s, const CUtensorMap& qkv_map, const CUtensorMap& dy_map, const T* dy, const T* y, const float* lse, T* dqkv,
                    cudaStream_t stream) {
@@ -57,13 +70,20 @@ const char* launch(const Shape& s, const CUtensorMap& qkv_map, const CUtensorMap
   auto* lse_rows = reinterpret_cast<float*>(room + counters_bytes);
   auto* dq = reinterpret_cast<float*>(room + counters_bytes + statistics_bytes);
   const Statistics statistics = {lse_rows, lse_rows + rows};
-  const auto error = cudaMemsetAsync(counters, 0, counters_bytes, stream);
-  if (error != cudaSuccess) return cuda_error_text("attention's counters", error);
-  if (const char* failed = flash::statistics(s, dy, y, lse, statistics, stream)) return failed;
-  const int64_t blocks = int64_t(s.batch) * s.kv_heads * flash::parts(s.tokens, flash::kHopperKeys);
-  const auto kernel = s.causal ? flash::hopper_backward_kernel<T, D, true> : flash::hopper_backward_kernel<T, D, false>;
-  if (const char* failed = flash::start(kernel, blocks, flash::kHopperThreads, Tile::bytes, stream, s, qkv_map, dy_map, statistics, dq, counters, dqkv))
+  if (const char* failed = flash::hopper_statistics<T, D>(s, dy, y, lse, statistics, counters, flash::kTickets + tiles, stream)) return failed;
+  const bool diagonal = from_diagonal(s);
+  HopperTasks tasks = {};
+  tasks.heads = s.batch * s.kv_heads, tasks.blocks = flash::parts(s.tokens, flash::kHopperKeys), tasks.tiles = flash::parts(s.tokens, Tile::queries);
+  tasks.together = std::min(tasks.heads, heads_together<D>(s, diagonal));
+  tasks.count = unsigned(tasks.heads) * tasks.blocks;
+  const auto kernel = diagonal   ? flash::hopper_backward_kernel<T, D, true, true>
+                      : s.causal ? flash::hopper_backward_kernel<T, D, true, false>
+                                 : flash::hopper_backward_kernel<T, D, false, false>;
+  const int64_t blocks = std::min<int64_t>(tasks.count, device_properties().multiprocessors);
+  if (const char* failed =
+          flash::start(kernel, blocks, flash::kHopperThreads, Tile::bytes, stream, s, tasks, qkv_map, dy_map, statistics, dq, counters, dqkv))
     return failed;
+  if (diagonal && s.group == 1) return nullptr;  // the tasks that add last have finished dQ
   return flash::start(flash::hopper_gradient_kernel<T, D>, 2 * tiles, 256, 0, stream, s, dq, dqkv);
 }
 
@@ -74,6 +94,8 @@ bool hopper_attention_backward(const Shape& s, int dtype, const void* dy, const 
   const DeviceProperties& device = device_properties();
   if (device.major != 9 || device.minor != 0 || device.shared_memory < HopperTile<128>::bytes) return false;
   if ((dtype != BF16 && dtype != F16) || (s.head_dim != 64 && s.head_dim != 128)) return false;
+  // Rows of scores are counted in 32 bits; so are tickets, and there are fewer.
+  if (int64_t(s.batch) * s.heads * s.padded() > 0x7fffff00) return false;
   if (s.window != 0 || s.dropped != 0 || s.positions != nullptr || !(s.scale > 0) || encoder() == nullptr || !built()) return false;
   for (const void* tensor : {dy, qkv, y, static_cast<const void*>(dqkv)})
     if (!is_aligned(tensor, 16)) return false;
