@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;\n");
     if (warp == 0 && lane == 0) hopper_fetch<D, causal, diagonal>(s, tasks, rooms, qkv_map, dy_map, rows, counters);
-    if (warp == 1 && lane == 0) hopper_hand_over<D, causal, diagonal>(s, tasks, rooms, dq, counters);
+    if (warp >= 1 && warp <= kBuffers && lane == 0) hopper_hand_over<D, causal, diagonal>(s, tasks, rooms, dq, counters, warp - 1);
     return;
   }
 

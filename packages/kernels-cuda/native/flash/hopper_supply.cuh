@@ -1,4 +1,4 @@
-// The two threads of Hopper's backward that move data: one fetches tiles by tensor map, one hands dQ's tiles on.
+// The threads of Hopper's backward that move data: one fetches tiles by tensor map, and one for each buffer of sums hands dQ's tiles on.
 #pragma once
 #include "flash/hopper_tasks.cuh"
 
@@ -44,9 +44,10 @@ __device__ __forceinline__ void hopper_fetch(const Shape& s, const HopperTasks& 
   }
 }
 
-// Adds dQ's tiles to global memory, each when its turn has come. For a task that finishes dQ it fetches the sums so far instead.
+// Adds dQ's tiles of buffer `hand` to global memory, each when its turn has come. For a task that finishes dQ it fetches the sums so far instead.
 template <int D, bool causal, bool diagonal>
-__device__ __forceinline__ void hopper_hand_over(const Shape& s, const HopperTasks& tasks, const HopperRooms<D>& rooms, float* dq, unsigned* counters) {
+__device__ __forceinline__ void hopper_hand_over(const Shape& s, const HopperTasks& tasks, const HopperRooms<D>& rooms, float* dq, unsigned* counters,
+                                                 int hand) {
   constexpr int kGradient = HopperTile<D>::gradient, kBuffers = HopperTile<D>::buffers;
   int g = 0;  // steps before this task
   for (int nth = 0;; nth++) {
@@ -74,8 +75,9 @@ __device__ __forceinline__ void hopper_hand_over(const Shape& s, const HopperTas
         barrier_arrive(rooms.sums_ready(buffer));
       }
     };
-    for (int i = 0; i < kBuffers; i++) give(i);
-    for (int step = 0; step < task.steps; step++) {
+    const int first = (hand + g) % kBuffers;
+    give(first);
+    for (int step = first; step < task.steps; step += kBuffers) {
       const int buffer = (g + step) % kBuffers;
       barrier_wait(rooms.sums_full(buffer), (g + step) / kBuffers % 2);
       if (task.finishes(s)) {
