@@ -1,6 +1,6 @@
 // The laws of the house (docs/design): who may know whom.
 // Published packages know `core` alone; only the meta package and private folders (examples, bench, test-kit) compose several.
-const published = 'core|kernels-cpu|kernels-cuda|zero|launcher';
+const published = 'core|kernels-cpu|kernels-cuda|zero|transformers|launcher';
 const testFile = '[.]test[.]ts$';
 
 module.exports = {

@@ -2,7 +2,8 @@ import { closeSync, constants, fsyncSync, mkdtempSync, openSync, rmSync, writeSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { DecoderLM, type Device, full, gpt2, namedParameters } from '@deepspeed-ts/core';
+import { type Device, full, namedParameters } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { type DeepSpeedEngine, initialize } from 'deepspeed-ts';
 import { report } from './measure.js';
 

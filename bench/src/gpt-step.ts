@@ -1,4 +1,5 @@
-import { DecoderLM, gpt2, openBackend, uniforms, WorldOfOne } from '@deepspeed-ts/core';
+import { openBackend, uniforms, WorldOfOne } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { report, time } from './measure.js';
 import type { Peaks } from './peaks.js';

@@ -2,7 +2,7 @@ import { cpSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, re
 import { dirname, join, relative } from 'node:path';
 
 /** Workspace packages that the GPU tests and benchmarks load. */
-const workspaces = ['core', 'deepspeed-ts', 'kernels-cpu', 'kernels-cuda', 'launcher', 'test-kit', 'zero'].map(
+const workspaces = ['core', 'deepspeed-ts', 'kernels-cpu', 'kernels-cuda', 'launcher', 'test-kit', 'transformers', 'zero'].map(
   (name) => `packages/${name}`,
 );
 /** Needed only to build addons, to check types, or to read style sheets and other languages' configuration. */

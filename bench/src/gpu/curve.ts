@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { DecoderLM } from '@deepspeed-ts/core';
+import { DecoderLM } from '@deepspeed-ts/transformers';
 import { type Batch, type DeviceName, initialize } from 'deepspeed-ts';
 import { configOf, shapes } from './shapes.js';
 import { learnableBatch } from './tokens.js';

@@ -1,4 +1,4 @@
-import { type DecoderConfig, decoderConfig, gpt2 } from '@deepspeed-ts/core';
+import { type DecoderConfig, decoderConfig, gpt2 } from '@deepspeed-ts/transformers';
 
 /** The models whose training is measured: bench/peers/torch_model.py has the same. */
 export interface Shape {

@@ -1,5 +1,6 @@
 export * from '@deepspeed-ts/core';
 export { connect, cpuBackend } from '@deepspeed-ts/kernels-cpu';
+export * from '@deepspeed-ts/transformers';
 export {
   type AdagradOptions,
   type AdamOptions,

@@ -2,15 +2,10 @@ import {
   attention,
   type Backend,
   backward,
-  DecoderLM,
   type Device,
-  decoderConfig,
-  documentPositions,
   fromHost,
-  gpt2,
   LocalStore,
   mul,
-  nextTokenLabels,
   noGrad,
   Random,
   rope,
@@ -18,6 +13,7 @@ import {
   tensor,
   watch,
 } from '@deepspeed-ts/core';
+import { DecoderLM, decoderConfig, documentPositions, gpt2, nextTokenLabels } from '@deepspeed-ts/transformers';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { relativeError } from './golden.js';

@@ -1,18 +1,6 @@
 import { join } from 'node:path';
-import {
-  type Backend,
-  backward,
-  DecoderLM,
-  type Device,
-  decoderConfig,
-  LocalStore,
-  nextTokenLabels,
-  noGrad,
-  scope,
-  tensor,
-  WorldOfOne,
-  write,
-} from '@deepspeed-ts/core';
+import { type Backend, backward, type Device, LocalStore, noGrad, scope, tensor, WorldOfOne, write } from '@deepspeed-ts/core';
+import { DecoderLM, decoderConfig, nextTokenLabels } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { goldenFolder, readJson, readTensors, relativeError } from './golden.js';

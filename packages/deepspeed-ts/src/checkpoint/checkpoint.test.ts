@@ -12,7 +12,8 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DecoderLM, gpt2, SafetensorsFile, uniforms } from '@deepspeed-ts/core';
+import { SafetensorsFile, uniforms } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { DataLoader } from '../data/index.js';
 import type { DeepSpeedEngine } from '../engine/engine.js';

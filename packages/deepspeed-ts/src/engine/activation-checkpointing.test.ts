@@ -1,4 +1,5 @@
-import { ConfigError, DecoderLM, gpt2, Linear, linearCrossEntropy, Module, type Tensor } from '@deepspeed-ts/core';
+import { ConfigError, Linear, linearCrossEntropy, Module, type Tensor } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { describe, expect, it } from 'vitest';
 import { loadConfig } from '../config/index.js';
 import { initialize } from '../initialize.js';

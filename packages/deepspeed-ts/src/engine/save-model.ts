@@ -1,6 +1,5 @@
 import {
   bytesOf,
-  DecoderLM,
   type Device,
   type DType,
   decode,
@@ -10,6 +9,7 @@ import {
   narrowF32,
   type TensorPlan,
 } from '@deepspeed-ts/core';
+import { DecoderLM } from '@deepspeed-ts/transformers';
 import type { OptimizerOptions, ZeroStore } from '@deepspeed-ts/zero';
 import { agree } from '../checkpoint/agreement.js';
 import { CheckpointError } from '../checkpoint/error.js';

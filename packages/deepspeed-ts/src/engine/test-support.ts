@@ -1,4 +1,5 @@
-import { DecoderLM, gpt2, uniforms } from '@deepspeed-ts/core';
+import { uniforms } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { expect } from 'vitest';
 import { type InitializeOptions, initialize } from '../initialize.js';
 import type { Batch } from './batch.js';

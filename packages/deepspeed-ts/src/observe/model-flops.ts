@@ -1,4 +1,5 @@
-import { DecoderLM, type Module, namedModules, Parameter } from '@deepspeed-ts/core';
+import { type Module, namedModules, Parameter } from '@deepspeed-ts/core';
+import { DecoderLM } from '@deepspeed-ts/transformers';
 
 /**
  * Model FLOPs of forward and backward for one token of a sequence, the convention of MFU here:

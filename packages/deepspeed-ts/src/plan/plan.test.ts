@@ -1,16 +1,6 @@
-import {
-  DecoderLM,
-  decoderConfig,
-  init,
-  linearCrossEntropy,
-  Module,
-  namedParameters,
-  Parameter,
-  type Tensor,
-  unitsOf,
-  WorldOfOne,
-} from '@deepspeed-ts/core';
+import { init, linearCrossEntropy, Module, namedParameters, Parameter, type Tensor, unitsOf, WorldOfOne } from '@deepspeed-ts/core';
 import { cpuBackend, cpuMemoryModel } from '@deepspeed-ts/kernels-cpu';
+import { DecoderLM, decoderConfig } from '@deepspeed-ts/transformers';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { initialize } from '../initialize.js';

@@ -1,4 +1,5 @@
-import { type Backend, DecoderLM } from '@deepspeed-ts/core';
+import type { Backend } from '@deepspeed-ts/core';
+import { DecoderLM } from '@deepspeed-ts/transformers';
 import type { DeepSpeedConfig } from '../config/index.js';
 import { readConfig } from '../config/source.js';
 import type { DeviceName } from '../device.js';

@@ -1,5 +1,6 @@
-import { DecoderLM, DeepSpeedError, decoderConfig, type MemoryModel, namedParameters } from '@deepspeed-ts/core';
+import { DeepSpeedError, type MemoryModel, namedParameters } from '@deepspeed-ts/core';
 import { cpuMemoryModel } from '@deepspeed-ts/kernels-cpu';
+import { DecoderLM, decoderConfig } from '@deepspeed-ts/transformers';
 import type { DeepSpeedConfig } from '../config/index.js';
 import { readConfig } from '../config/source.js';
 import type { DeviceName } from '../device.js';

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { type Communicator, DecoderLM, gpt2, uniforms } from '@deepspeed-ts/core';
+import { type Communicator, uniforms } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
 import { buildModel, CONTEXT, VOCABULARY } from '../zero/models.js';
 import { configOf, type TrainingRun } from '../zero/training-run.js';

@@ -1,9 +1,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DecoderLM, decoderConfig, uniforms, WorldOfOne } from '@deepspeed-ts/core';
+import { uniforms, WorldOfOne } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
+import { DecoderLM, decoderConfig } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { close, hashOf } from '../zero/training-run.js';

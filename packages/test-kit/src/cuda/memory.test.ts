@@ -1,5 +1,6 @@
-import { copy, DecoderLM, Device, empty, fill, full, gpt2, launch, OutOfMemoryError, type Tensor, tensor, zeros } from '@deepspeed-ts/core';
+import { copy, Device, empty, fill, full, launch, OutOfMemoryError, type Tensor, tensor, zeros } from '@deepspeed-ts/core';
 import { cudaBackend, cudaDevices } from '@deepspeed-ts/kernels-cuda';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { gpus } from './devices.js';

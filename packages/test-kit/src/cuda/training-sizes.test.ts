@@ -2,7 +2,6 @@ import {
   castTo,
   type Device,
   type DType,
-  documentPositions,
   type FloatDType,
   fromHost,
   type HostTensor,
@@ -15,6 +14,7 @@ import {
 } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
+import { documentPositions } from '@deepspeed-ts/transformers';
 import { describe, expect, test } from 'vitest';
 import { magnitudes } from '../magnitudes.js';
 import { withDevice } from '../with-device.js';

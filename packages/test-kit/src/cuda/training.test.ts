@@ -1,6 +1,7 @@
-import { type Backend, DecoderLM, gpt2, uniforms, WorldOfOne } from '@deepspeed-ts/core';
+import { type Backend, uniforms, WorldOfOne } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { close, hashOf, type TrainingResult, type TrainingRun, train } from '../zero/training-run.js';

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { DecoderLM, decoderConfig, type HostTensor, nextTokenLabels } from '@deepspeed-ts/core';
+import type { HostTensor } from '@deepspeed-ts/core';
+import { DecoderLM, decoderConfig, nextTokenLabels } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { readJson, readTensors } from '../golden.js';
 import type { RankContext } from '../spawn-world.js';

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { DecoderLM, gpt2, rounded, SafetensorsFile, unitsOf } from '@deepspeed-ts/core';
+import { rounded, SafetensorsFile, unitsOf } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import type { RankContext } from '../spawn-world.js';
 

@@ -1,5 +1,6 @@
-import { ConfigError, DecoderLM, gpt2 } from '@deepspeed-ts/core';
+import { ConfigError } from '@deepspeed-ts/core';
 import { connect } from '@deepspeed-ts/kernels-cpu';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import type { RankContext } from '../spawn-world.js';
 

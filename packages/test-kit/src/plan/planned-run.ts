@@ -1,5 +1,6 @@
-import { type Backend, type Communicator, DecoderLM, decoderConfig, gpt2, type MemoryKind, uniforms } from '@deepspeed-ts/core';
+import { type Backend, type Communicator, type MemoryKind, uniforms } from '@deepspeed-ts/core';
 import { CudaBackend } from '@deepspeed-ts/kernels-cuda';
+import { DecoderLM, decoderConfig, gpt2 } from '@deepspeed-ts/transformers';
 import { type Batch, initialize, type PlanOptions } from 'deepspeed-ts';
 
 /** One training whose memory is planned and then measured, as data. */

@@ -1,4 +1,5 @@
-import { DecoderLM, gpt2, ReferenceBackend, type Tensor, type Work } from '@deepspeed-ts/core';
+import { ReferenceBackend, type Tensor, type Work } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { expect, test } from 'vitest';
 import { MirrorCommunicator } from '../mirror-communicator.js';

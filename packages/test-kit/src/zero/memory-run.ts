@@ -1,4 +1,5 @@
-import { type Backend, type Communicator, DecoderLM, gpt2, type MemoryKind, type Unit, unitsOf } from '@deepspeed-ts/core';
+import { type Backend, type Communicator, type MemoryKind, type Unit, unitsOf } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { type Batch, initialize } from 'deepspeed-ts';
 import { close } from './training-run.js';
 

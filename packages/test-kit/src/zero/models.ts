@@ -1,11 +1,9 @@
 import {
   add,
   type CausalBatch,
-  DecoderLM,
   Embedding,
   fusedLinear,
   gelu,
-  gpt2,
   init,
   LayerNorm,
   Linear,
@@ -15,6 +13,7 @@ import {
   swiglu,
   type Tensor,
 } from '@deepspeed-ts/core';
+import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 
 /** The models that the promises are checked on: small, and between them with everything that could upset a partitioner. */
 export type ModelName = 'gpt' | 'odd' | 'wandering' | 'parting';

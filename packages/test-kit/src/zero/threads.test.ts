@@ -1,5 +1,6 @@
-import { DecoderLM, decoderConfig, gpt2, uniforms } from '@deepspeed-ts/core';
+import { uniforms } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
+import { DecoderLM, decoderConfig, gpt2 } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { afterEach, expect, test } from 'vitest';
 import { close, hashOf } from './training-run.js';

@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DecoderLM, decoderConfig, gpt2 } from '@deepspeed-ts/core';
+import { DecoderLM, decoderConfig, gpt2 } from '@deepspeed-ts/transformers';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { tinyBatch, tinyModel, withEngine } from '../../engine/test-support.js';
 import { flopsPerToken, matmulParameters } from '../model-flops.js';

@@ -1,20 +1,23 @@
+import {
+  backward,
+  checkpoint,
+  Device,
+  type DType,
+  Fp8Training,
+  fromHost,
+  full,
+  Linear,
+  LocalStore,
+  type Module,
+  Random,
+  ReferenceBackend,
+  scope,
+  type Tensor,
+  watch,
+} from '@deepspeed-ts/core';
 import { describe, expect, it } from 'vitest';
-import { backward } from '../autograd/backward.js';
-import { checkpoint } from '../autograd/checkpoint.js';
-import { watch } from '../autograd/leaf.js';
-import { ReferenceBackend } from '../backend/reference-backend.js';
-import type { DType } from '../dtype.js';
-import { Random } from '../ops/index.js';
-import { fromHost, full } from '../tensor/create.js';
-import { Device } from '../tensor/device.js';
-import { scope } from '../tensor/scope.js';
-import type { Tensor } from '../tensor/tensor.js';
-import { MLP } from './decoder/block.js';
-import { decoderConfig } from './decoder/config.js';
-import { Fp8Training } from './fp8.js';
-import { Linear } from './layers.js';
-import { LocalStore } from './local-store.js';
-import type { Module } from './module.js';
+import { MLP } from './block.js';
+import { decoderConfig } from './config.js';
 
 /** Composes whole maps of their pieces, as devices do: those write the state. */
 class Pieces extends ReferenceBackend {

@@ -1,7 +1,4 @@
-import { ShapeError } from '../../errors.js';
-import { tensor } from '../../tensor/create.js';
-import type { Device } from '../../tensor/device.js';
-import type { Tensor } from '../../tensor/tensor.js';
+import { type Device, ShapeError, type Tensor, tensor } from '@deepspeed-ts/core';
 
 /** Positions 0 .. tokens - 1 of every sequence, i32 [batch, tokens]. The last shape on each device is kept; its owner disposes it. */
 export class PositionIds {

@@ -1,5 +1,4 @@
-import { DeepSpeedError } from '../../errors.js';
-import type { LinearLayout } from '../../ops/index.js';
+import { DeepSpeedError, type LinearLayout } from '@deepspeed-ts/core';
 
 /** How the parts of a decoder are called in checkpoints of a family. */
 export interface DecoderNames {

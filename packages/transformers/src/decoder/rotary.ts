@@ -1,6 +1,4 @@
-import { empty, tensor } from '../../tensor/create.js';
-import type { Device } from '../../tensor/device.js';
-import type { Tensor } from '../../tensor/tensor.js';
+import { type Device, empty, type Tensor, tensor } from '@deepspeed-ts/core';
 
 /** cos and sin f32 [positions, headDim / 2] of position * theta^(-2i / headDim). Made once for each device; its owner disposes it. */
 export class RotaryTable {

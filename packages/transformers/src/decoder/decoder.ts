@@ -1,34 +1,25 @@
-import { ShapeError } from '../../errors.js';
-import { add, dropout, linear, linearCrossEntropy } from '../../ops/index.js';
-import type { Tensor } from '../../tensor/tensor.js';
-import { throughBlocks } from '../blocks.js';
-import { init } from '../init.js';
-import { Embedding, type LayerNorm, Linear, type RMSNorm } from '../layers.js';
-import { type Child, Module } from '../module.js';
+import {
+  add,
+  type CausalBatch,
+  type CausalLM,
+  type Child,
+  dropout,
+  Embedding,
+  init,
+  type LayerNorm,
+  Linear,
+  linear,
+  linearCrossEntropy,
+  Module,
+  type RMSNorm,
+  ShapeError,
+  type Tensor,
+  throughBlocks,
+} from '@deepspeed-ts/core';
 import { DecoderBlock, normOf, type Stream } from './block.js';
 import type { DecoderConfig } from './config.js';
 import { PositionIds } from './positions.js';
 import { RotaryTable } from './rotary.js';
-
-/** Tokens and what should follow each: i32 [B, T]. A label of -100 counts for nothing. */
-export interface CausalBatch {
-  readonly inputIds: Tensor;
-  readonly labels: Tensor;
-  /**
-   * i32 [B, T], where rows hold several documents one after another: the position of each token in its own document, from 0 on
-   * (`documentPositions`). No document sees another, and positions start anew in each: a packed row gives what its documents give
-   * in rows of their own. Default: a row is one document.
-   */
-  readonly positionIds?: Tensor | undefined;
-}
-
-/** A language model as engines, servers and RLHF loops know it. */
-export interface CausalLM extends Module<[CausalBatch], Tensor> {
-  /** Mean cross-entropy in nats of the labels, f32 []. */
-  forward(batch: CausalBatch): Tensor;
-  /** Scores of the next token at every position: [B, T, V]. */
-  logits(inputIds: Tensor, positionIds?: Tensor): Tensor;
-}
 
 /** A decoder-only language model described by a DecoderConfig, with the parameter names of its family's checkpoints. */
 export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM {

@@ -1,8 +1,20 @@
-import { attention, dropout, gelu, mlp, mlpFp8, rope, swiglu } from '../../ops/index.js';
-import type { Tensor } from '../../tensor/tensor.js';
-import { init } from '../init.js';
-import { fusedLinear, LayerNorm, Linear, RMSNorm } from '../layers.js';
-import { type Child, Module } from '../module.js';
+import {
+  attention,
+  type Child,
+  dropout,
+  fusedLinear,
+  gelu,
+  init,
+  LayerNorm,
+  Linear,
+  Module,
+  mlp,
+  mlpFp8,
+  RMSNorm,
+  rope,
+  swiglu,
+  type Tensor,
+} from '@deepspeed-ts/core';
 import type { DecoderConfig } from './config.js';
 import type { RotaryTable } from './rotary.js';
 
