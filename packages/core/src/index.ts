@@ -24,6 +24,7 @@ export * from './ops/index.js';
 export * from './pickle/index.js';
 export { type RandomContext, randomContext, withRandom } from './random/context.js';
 export { normals, philox, type RandomKey, splitSeed, streamOf, uniforms } from './random/philox.js';
+export { dtypeOf as dtypeOfSafetensors } from './safetensors/format.js';
 export { SafetensorsFile } from './safetensors/read.js';
 export { safetensorsHeader, type TensorPlan, writeSafetensors } from './safetensors/write.js';
 export { type CreateOptions, empty, fill, fromArray, fromHost, full, tensor, write, zeros } from './tensor/create.js';

@@ -5,8 +5,6 @@ import {
   type FloatDType,
   type GradientTarget,
   type HostTensor,
-  hostTensor,
-  initialise,
   type Module,
   type Parameter,
   type ParameterStore,
@@ -14,21 +12,21 @@ import {
   type Tensor,
   unitsOf,
   WorldOfOne,
-  write,
 } from '@deepspeed-ts/core';
 import { ParameterAccess } from './access.js';
 import { type ExportContext, type ExportedTensor, exportTensors, exportUnits, type StateKind } from './export.js';
 import { Gatherer } from './gatherer.js';
 import { globalNorm } from './global-norm.js';
+import { InitialWeights, type InitialWeightsOptions } from './initial-weights.js';
 import { UnitLayout } from './layout.js';
 import { castWeights, localState, type StatePart, type StateSource, takeOver } from './local-state.js';
 import { hasState, type Optimizer, runStep, statesOf } from './optimizer.js';
 import { readableNames } from './optimizer-state.js';
 import { Reducer } from './reducer.js';
-import { type InitialValues, type Stage, UnitState } from './unit-state.js';
+import { type Stage, UnitState } from './unit-state.js';
 import { UnitUpdate } from './unit-update.js';
 
-export interface ZeroStoreOptions<Options> {
+export interface ZeroStoreOptions<Options> extends InitialWeightsOptions {
   readonly device: Device;
   /** Default: a world of one. */
   readonly communicator?: Communicator;
@@ -43,10 +41,6 @@ export interface ZeroStoreOptions<Options> {
   readonly stateDtype?: 'f32' | 'bf16';
   /** Dtype that gradients are stored, reduced and accumulated in; default that of the weights. Sums are always taken in f32. */
   readonly gradientDtype?: FloatDType;
-  /** Seed of the initial values. */
-  readonly seed?: number;
-  /** Values to begin with instead: by name, the whole parameter. `undefined` for one leaves it to its initialiser. */
-  readonly initial?: (name: string, parameter: Parameter) => ArrayLike<number> | undefined;
   /** Reduce gradients beside backward; default true. */
   readonly overlap?: boolean;
   /** Gather the next unit beside the current one at stage 3; default true. */
@@ -78,6 +72,7 @@ export class ZeroStore<Options> implements ParameterStore {
   readonly #units: UnitState[];
   readonly #unitOf = new Map<Parameter, UnitState>();
   readonly #attached = new Set<Parameter>();
+  readonly #initial: InitialWeights;
   readonly #gatherer: Gatherer;
   readonly #reducer: Reducer;
   #steps = 0;
@@ -98,7 +93,7 @@ export class ZeroStore<Options> implements ParameterStore {
     this.masterDtype = masterDtype;
     const { rank } = communicator;
     const unitOptions = { device, rank, stage, dtype, gradientDtype, masterDtype, stateDtype, optimizer: optimizer as Optimizer<never> };
-    const initial = initialValues(options);
+    this.#initial = new InitialWeights(options);
     this.#units = [];
     try {
       const layouts = unitsOf(model).map(
@@ -107,7 +102,7 @@ export class ZeroStore<Options> implements ParameterStore {
       // First of all: a model that is held elsewhere stays there, untouched.
       for (const { placements } of layouts) for (const { parameter } of placements) this.#attach(parameter);
       for (const [index, layout] of layouts.entries()) {
-        const unit = new UnitState(index, layout, unitOptions, initial);
+        const unit = new UnitState(index, layout, unitOptions, (...part) => this.#initial.write(...part));
         this.#units.push(unit);
         for (const { parameter } of layout.placements) this.#unitOf.set(parameter, unit);
       }
@@ -305,6 +300,19 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#steps = steps ?? this.#steps;
   }
 
+  /**
+   * Reads the weights that are to come from the `weights` of the options: each rank what it owns, with no more beside it than a few blocks.
+   * Every rank calls it once, before the first pass. @throws what the source throws; the store can only be disposed then
+   */
+  async loadWeights(): Promise<void> {
+    for (const unit of await this.#initial.read(this.#units)) {
+      scope(() => {
+        castWeights(unit);
+        this.#share(unit);
+      });
+    }
+  }
+
   /** Gives everything back, also when a pass has failed halfway. The model may get another store then. */
   dispose(): void {
     this.#reducer?.settle();
@@ -330,19 +338,4 @@ export class ZeroStore<Options> implements ParameterStore {
     if (stage === 0 || stage === 3) return;
     unit.pending = this.communicator.allGather(unit.values, unit.ownedValues(), `share ${unit.index} ${unit.layout.name}`);
   }
-}
-
-function initialValues<Options>({ seed = 0, initial }: ZeroStoreOptions<Options>): InitialValues {
-  return (name, parameter, target, start) => {
-    const given = initial?.(name, parameter);
-    if (!given) return initialise(parameter.init, { seed, name }, target, start);
-    if (given.length !== parameter.numel) {
-      throw new DeepSpeedError(
-        'ERR_SHAPE',
-        `[ZeroStore] ${name} has shape [${parameter.shape.join(', ')}], but ${given.length} initial values were given`,
-      );
-    }
-    const values = Float64Array.from({ length: target.numel }, (_, i) => given[start + i]!);
-    write(target, hostTensor(target.shape, target.dtype, values));
-  };
 }

@@ -182,7 +182,10 @@ export class UnitState {
 
   /** Writes one parameter at a time, and of it only what lies in the range: no rank ever holds the whole model. */
   #initialise(target: Tensor, range: Range, initial: InitialValues): void {
-    fill(target, 0);
+    for (const gap of this.layout.gaps()) {
+      const [start, end] = [Math.max(gap.start, range.start), Math.min(gap.end, range.end)];
+      if (start < end) zero(target, start - range.start, end - range.start);
+    }
     for (const { key, start, end } of this.layout.segments(range, (placement) => placement)) {
       const part = target.narrow(start - range.start, end - start);
       initial(key.name, key.parameter, part, start - key.offset);

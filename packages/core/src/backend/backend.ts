@@ -49,6 +49,11 @@ export interface Backend {
   /** Resolves once everything queued before it has run; rejects with the first error of that work. */
   read(handle: BufferHandle, byteOffset: number, byteLength: number): Promise<Uint8Array>;
   readSync(handle: BufferHandle, byteOffset: number, byteLength: number): Uint8Array;
+  /**
+   * Reads bytes of an open file into a buffer, several calls at a time, on threads of its own. No part of the stream: what was queued on
+   * that memory must have run, and the buffer must not be freed before the answer. Resolves with the bytes read, fewer where the file ends.
+   */
+  readFile?(handle: BufferHandle, byteOffset: number, byteLength: number, file: number, position: number): Promise<number>;
   /** Whether there is a kernel for the op that takes these float dtypes. Where there is none, core runs the op's reference. */
   supports(op: string, dtypes: readonly DType[]): boolean;
   /** Queues a kernel. `attrs` in the order that the op declares. Outputs may be read too (accumulation, in-place optimizers). */

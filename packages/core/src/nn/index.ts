@@ -6,3 +6,5 @@ export { Embedding, fusedLinear, LayerNorm, Linear, type LinearOptions, RMSNorm 
 export { LocalStore, type LocalStoreOptions } from './local-store.js';
 export { type Child, Module, namedModules, namedParameters, type Unit, unitsOf } from './module.js';
 export { Parameter, type ParameterStore } from './parameter.js';
+export { readWeights, type WeightPart } from './read-weights.js';
+export type { WeightSource } from './weight-source.js';

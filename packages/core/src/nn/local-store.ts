@@ -6,6 +6,8 @@ import type { Tensor } from '../tensor/tensor.js';
 import { initialise } from './init.js';
 import { type Module, namedParameters } from './module.js';
 import type { Parameter, ParameterStore } from './parameter.js';
+import { readWeights } from './read-weights.js';
+import type { WeightSource } from './weight-source.js';
 
 export interface LocalStoreOptions {
   /** Dtype of weights; default f32. */
@@ -13,6 +15,8 @@ export interface LocalStoreOptions {
   /** Dtype of gradients; default f32. */
   readonly gradientDtype?: FloatDType;
   readonly seed?: number;
+  /** Parameters that this has begin unset; {@link LocalStore.load} fills them. */
+  readonly weights?: WeightSource | undefined;
 }
 
 /** The plain store: every weight whole, in a buffer of its own, with its gradient beside it. For inference, tests and small tools. */
@@ -27,7 +31,7 @@ export class LocalStore implements ParameterStore {
   constructor(
     model: Module,
     readonly device: Device,
-    { dtype = 'f32', gradientDtype = 'f32', seed = 0 }: LocalStoreOptions = {},
+    { dtype = 'f32', gradientDtype = 'f32', seed = 0, weights }: LocalStoreOptions = {},
   ) {
     this.dtype = dtype;
     this.#gradientDtype = gradientDtype;
@@ -38,11 +42,31 @@ export class LocalStore implements ParameterStore {
         this.#attached.add(parameter);
         const values = empty(device, parameter.shape, dtype, { kind: 'parameters' }).keep();
         this.#values.set(parameter, values);
-        initialise(parameter.init, { seed, name }, values, 0);
+        if (!weights?.has(name)) initialise(parameter.init, { seed, name }, values, 0);
       }
     } catch (error) {
       this.dispose();
       throw error;
+    }
+  }
+
+  /** A store whose weights come from a source, by default the model's; what it lacks is initialised. @throws what the source throws */
+  static async load(model: Module, device: Device, options: LocalStoreOptions = {}): Promise<LocalStore> {
+    const { weights = model.weights } = options;
+    const store = new LocalStore(model, device, { ...options, weights });
+    if (!weights) return store;
+    try {
+      const known = [...store.#names].filter(([name]) => weights.has(name));
+      await readWeights(
+        weights,
+        known.map(([name, parameter]) => ({ name, start: 0, target: store.#values.get(parameter)! })),
+      );
+      return store;
+    } catch (error) {
+      store.dispose();
+      throw error;
+    } finally {
+      weights.close();
     }
   }
 

@@ -1,6 +1,7 @@
 import { executionObserver } from '../observe.js';
 import { scope } from '../tensor/scope.js';
 import { Parameter } from './parameter.js';
+import type { WeightSource } from './weight-source.js';
 
 export type Child = Module | Parameter | readonly Module[];
 
@@ -15,6 +16,9 @@ export abstract class Module<Args extends unknown[] = any[], Result = unknown> {
    * embedding, the head).
    */
   readonly isUnit: boolean = false;
+
+  /** What the parameters of a model begin with, where whoever takes it says nothing else; what it lacks is left to their initialisers. Of the outermost module. */
+  weights?: WeightSource | undefined;
 
   abstract forward(...args: Args): Result;
 

@@ -2,8 +2,9 @@ import { closeSync, fstatSync, openSync, read, readSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { bytesOf, type DType } from '../dtype.js';
 import { DeepSpeedError } from '../errors.js';
+import { fillFromFile } from '../tensor/fill-from-file.js';
 import { decode, type HostTensor } from '../tensor/host.js';
-import { numelOf } from '../tensor/tensor.js';
+import { numelOf, type Tensor } from '../tensor/tensor.js';
 import { dtypeOf, MAX_HEADER_BYTES, type TensorEntry } from './format.js';
 
 const readAsync = promisify(read);
@@ -65,6 +66,14 @@ export class SafetensorsFile {
       done += bytesRead;
     }
     return { dtype, bytes };
+  }
+
+  /** Fills a tensor of the dtype that is stored with elements of `name` from `start` on. Not in stream order; see `fillFromFile`. */
+  async readInto(name: string, start: number, target: Tensor): Promise<void> {
+    const { dtype, position } = this.#place(name, start, target.numel);
+    if (dtype !== target.dtype) throw this.#error(`tensor '${name}' has dtype ${dtype}, it can't be read into ${target.dtype}`);
+    const got = await fillFromFile(target, this.#file, position);
+    if (got < target.byteLength) throw this.#short(target.byteLength, position, got);
   }
 
   close(): void {

@@ -25,7 +25,7 @@ export interface EngineOptions<Sample = Readonly<Record<string, HostArray>>> {
   readonly collate?: (samples: readonly Sample[]) => Batch;
   /** Of initial weights, dropout and shuffling; the same on every rank. Default 0. */
   readonly seed?: number;
-  /** Weights to begin with, by name: the whole parameter, or `undefined` to leave it to its initialiser. */
+  /** Weights to begin with, by name: the whole parameter, or `undefined` to leave it to its initialiser. Default: the model's `weights`, where it has them. */
   readonly initial?: (name: string, parameter: Parameter) => ArrayLike<number> | undefined;
 }
 
@@ -56,8 +56,14 @@ export async function engineParts<Sample>(
       seed,
       ...dtypesOf(config),
       ...zeroOptions(config.zero_optimization),
-      ...(options.initial && { initial: options.initial }),
+      ...(options.initial ? { initial: options.initial } : { weights: model.weights }),
     });
+    try {
+      await store.loadWeights();
+    } catch (error) {
+      store.dispose();
+      throw error;
+    }
     const lossScaler = lossScalerOf(config);
     return { model, config, device, communicator, store, optimizer, scheduler, lossScaler, fp8, dataloader, seed, ownsCommunicator };
   } catch (error) {

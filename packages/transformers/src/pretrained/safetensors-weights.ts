@@ -1,0 +1,29 @@
+import { dtypeOfSafetensors, SafetensorsFile, type Tensor } from '@deepspeed-ts/core';
+import { PretrainedError } from './errors.js';
+import type { StoredTensor, WeightFile } from './stored-weights.js';
+
+/** A safetensors file of weights. */
+export class SafetensorsWeights implements WeightFile {
+  readonly tensors: readonly StoredTensor[];
+  #file: SafetensorsFile | undefined;
+
+  /** @throws DeepSpeedError where it is truncated or no such file; PretrainedError where it holds tensors that no device does */
+  constructor(readonly path: string) {
+    using file = new SafetensorsFile(path);
+    this.tensors = [...file.entries].map(([name, { dtype: stored, shape }]) => {
+      const dtype = dtypeOfSafetensors(stored);
+      if (!dtype) throw new PretrainedError('ERR_PRETRAINED_FILE', path, `tensor '${name}' has dtype ${stored}, which is not supported`);
+      return { name, dtype, shape, file: this };
+    });
+  }
+
+  read(name: string, start: number, target: Tensor): Promise<void> {
+    this.#file ??= new SafetensorsFile(this.path);
+    return this.#file.readInto(name, start, target);
+  }
+
+  close(): void {
+    this.#file?.close();
+    this.#file = undefined;
+  }
+}
