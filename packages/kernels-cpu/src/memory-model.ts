@@ -93,6 +93,14 @@ class CpuScratch {
       case 'rms_norm_backward':
         yield ['all.0', 4 * columns(x!)];
         return yield ['all.1', 4 * (Math.min(64, Math.ceil(rows(x!) / 16)) * (op === 'layer_norm_backward' ? 2 : 1) * columns(x!) + 1)];
+      case 'head_norm':
+      case 'head_norm_backward': {
+        const d = attrs[2]!;
+        yield ['all.0', 4 * d];
+        yield ['all.2', 4 * d];
+        if (op === 'head_norm_backward') yield ['all.1', 4 * (Math.min(64, Math.ceil(rows(x!) / 16)) * 2 * d + 1)];
+        return;
+      }
       case 'softmax':
       case 'softmax_backward':
         return yield ['all.0', 4 * (this.threads * columns(x!) + 1)];

@@ -74,6 +74,8 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
       const groups = Math.min(132 * 12, Math.ceil(rows(x!) / 4));
       return yield ['c', 4 * groups * (op === 'layer_norm_backward' ? 2 : 1) * columns(x!)];
     }
+    case 'head_norm_backward':
+      return yield ['c', 4 * Math.min(264, rows(x!)) * 2 * attrs[2]!];
     case 'column_sum':
       return yield ['a', columnSums(rows(x!), columns(x!))];
     case 'embedding_backward': {

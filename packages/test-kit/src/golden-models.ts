@@ -10,7 +10,7 @@ const TOLERANCE = 1e-4;
 
 /** Tests small models of known weights on a backend against what the reference software computed from them. */
 export function goldenModels(device: string, open: () => Backend): void {
-  describe.each(['gpt2', 'llama'])(`on ${device} a 3-layer %s with the weights of the reference`, (family) => {
+  describe.each(['gpt2', 'llama', 'llama3-rope', 'qwen2'])(`on ${device} a 3-layer %s with the weights of the reference`, (family) => {
     const folder = goldenFolder('models', family);
     const model = () => new DecoderLM(decoderConfig(readJson(join(folder!, 'config.json'))));
 
@@ -35,6 +35,31 @@ export function goldenModels(device: string, open: () => Backend): void {
           const parameter = store.gradientOf(name)!;
           expect(relativeError(parameter.readSync().data, golden.get(`grad.${name}`)!.data), name).toBeLessThan(TOLERANCE);
         }
+        store.dispose();
+        lm.dispose();
+      }),
+    );
+
+    test.skipIf(!folder)('gives the reference logits of rows padded on the left, the pads a document of their own', () =>
+      withDevice(open(), (device) => {
+        const weights = readTensors(join(folder!, 'model.safetensors'));
+        const golden = readTensors(join(folder!, 'golden.safetensors'));
+        const lm = model();
+        const store = new LocalStore(lm, device);
+        for (const [name, value] of store.stateDict()) write(value, weights.get(name)!);
+        scope(() => {
+          const { data, shape } = golden.get('left_padded_input_ids')!;
+          const tokens = shape[1]!;
+          const mask = golden.get('left_padded_mask')!.data;
+          const positions = Int32Array.from(mask);
+          for (let i = 0; i < positions.length; i++) positions[i] = i % tokens > 0 && mask[i] === mask[i - 1] ? positions[i - 1]! + 1 : 0;
+          const logits = noGrad(() => lm.logits(idsOf(device, data, shape), idsOf(device, positions, shape)));
+          const vocabulary = logits.shape[2]!;
+          const last = Array.from({ length: shape[0]! }, (_, row) => ((row + 1) * tokens - 1) * vocabulary);
+          const values = logits.readSync().data;
+          const actual = last.flatMap((at) => [...values.subarray(at, at + vocabulary)]);
+          expect(relativeError(actual, golden.get('left_padded_last_logits')!.data)).toBeLessThan(TOLERANCE);
+        });
         store.dispose();
         lm.dispose();
       }),

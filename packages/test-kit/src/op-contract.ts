@@ -104,6 +104,7 @@ function typed(op: AnyOp, sample: AnySample, dtype: FloatDType): { inputs: HostT
 const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
   rope: [1, 2],
   attention_backward: [3],
+  head_norm_backward: [4],
   layer_norm_backward: [3],
   rms_norm_backward: [3],
   linear_cross_entropy_backward: [0, 4],

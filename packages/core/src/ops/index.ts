@@ -18,6 +18,7 @@ import { fp8Matmul } from './fp8-matmul.js';
 import { fp8Swiglu, fp8SwigluBackward } from './fp8-swiglu.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { gradNorm, sumSquares } from './grad-norm.js';
+import { headNormBackward, headNormOp } from './head-norm.js';
 import { lambMoments, lambRatio, lambUpdate } from './lamb.js';
 import { layerNormBackward, layerNormOp } from './layer-norm.js';
 import { columnSum, linearDw, linearDx, linearOp } from './linear.js';
@@ -70,6 +71,8 @@ export const ops: readonly Op<any>[] = [
   geluBackward,
   geluBackwardRecompute,
   gradNorm,
+  headNormOp,
+  headNormBackward,
   lambMoments,
   lambRatio,
   lambUpdate,
@@ -115,6 +118,7 @@ export { dropout } from './dropout.js';
 export { CODE_BLOCK } from './dynamic-code.js';
 export { embedding } from './embedding.js';
 export { gelu } from './gelu.js';
+export { headNorm } from './head-norm.js';
 export { launch } from './launch.js';
 export { layerNorm } from './layer-norm.js';
 export { type LinearLayout, linear } from './linear.js';

@@ -24,7 +24,7 @@ export function matmulParameters(model: DecoderLM): number {
   const { names, tieEmbeddings, positions } = model.config;
   const lookedUp = new Set<string>();
   if (!tieEmbeddings) lookedUp.add(`${names.base}.${names.embed}.weight`);
-  if (positions === 'learned') lookedUp.add(`${names.base}.${names.positions}.weight`);
+  if (positions.kind === 'learned') lookedUp.add(`${names.base}.${names.positions}.weight`);
   let total = 0;
   const seen = new Set<Parameter>();
   for (const [path, module] of namedModules(model)) {

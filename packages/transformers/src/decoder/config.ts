@@ -1,212 +1,106 @@
-import { DeepSpeedError, type LinearLayout } from '@deepspeed-ts/core';
+import type { LinearLayout, MlpActivation } from '@deepspeed-ts/core';
+import type { RotaryConfig } from './rotary.js';
 
-/** How the parts of a decoder are called in checkpoints of a family. */
+/** How the parts of a decoder are called in checkpoints of a family. A part without a name is not there. */
 export interface DecoderNames {
   /** Prefix of everything but the head: 'transformer', 'model'. */
   readonly base: string;
   readonly embed: string;
+  /** The table of learned positions. */
   readonly positions?: string;
+  /** A norm of what the embedding gives. */
+  readonly embedNorm?: string;
+  /** Maps between embeddings and blocks of another width. */
+  readonly projectIn?: string;
+  readonly projectOut?: string;
   readonly blocks: string;
   readonly attentionNorm: string;
   readonly attention: string;
   /** One name where q, k and v are stored packed, else three. */
   readonly qkv: readonly string[];
+  /** Norms of each query and each key head. */
+  readonly qNorm?: string;
+  readonly kNorm?: string;
   readonly attentionOut: string;
+  /** Norms of what attention and the feed-forward part give, before it is added to the residual stream. */
+  readonly attentionPostNorm?: string;
+  readonly mlpPostNorm?: string;
   readonly mlpNorm: string;
+  /** Empty: the maps of the feed-forward part lie directly in the block. */
   readonly mlp: string;
-  /** Gate and up, or one. */
+  /** Gate and up, or one: the only map, or gate and up packed. */
   readonly mlpIn: readonly string[];
   readonly mlpOut: string;
-  readonly norm: string;
+  /** The last norm. */
+  readonly norm?: string;
+  /** The output map, outside `base`, where it is not the embedding. */
+  readonly head: string;
 }
 
-/** A decoder-only transformer with pre-normalisation, as data: families differ in these choices alone. */
+/** Attention of one layer, where layers differ. */
+export interface LayerAttention {
+  /** How many keys a query sees, back from its own position, itself included; 0: all. */
+  readonly window: number;
+  /** Layers that turn alike share one object. */
+  readonly rotary?: RotaryConfig | undefined;
+}
+
+/**
+ * A decoder-only transformer as data: families differ in these choices alone. Choices are independent of each other; what most families
+ * do is the default of `completed` in families/family.ts.
+ */
 export interface DecoderConfig {
   readonly vocabSize: number;
   readonly dim: number;
+  /** Width of the embeddings, where maps lie between them and the blocks. */
+  readonly embedDim: number;
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
   readonly mlpDim: number;
+  /** Tokens that the model was made for: a limit where positions are learned, else what it was trained on. */
   readonly maxPositions: number;
-  readonly norm: 'layer' | 'rms';
+
+  /** 'rms_one': RMS norm whose weights are stored less one. */
+  readonly norm: 'layer' | 'rms' | 'rms_one';
   readonly normEps: number;
-  readonly positions: 'learned' | { readonly rotaryTheta: number };
-  readonly mlp: 'gelu' | 'gelu_tanh' | 'swiglu';
+  /**
+   * Where the norms of a block stand: before each part ('pre'), after the sum of each part and its input ('post'), or both parts
+   * beside each other, each behind its norm of the same input ('parallel').
+   */
+  readonly block: 'pre' | 'post' | 'parallel';
+  /** The residual stream goes on from the norms of a block and not from their input. */
+  readonly residualFromNorm: boolean;
+
+  /** Learned: a table whose first `offset` rows no token uses. Rotary: each layer says how. */
+  readonly positions: { readonly kind: 'learned'; readonly offset: number } | { readonly kind: 'rotary' } | { readonly kind: 'alibi' };
+  /** One for each layer. */
+  readonly layerAttention: readonly LayerAttention[];
+  /** Factor of q . k. */
+  readonly attentionScale: number;
+  /** Scores s become cap tanh(s / cap); 0: they stay. */
+  readonly attentionSoftcap: number;
+  /** The packed map gives [q | k | v] for one head after the other, not all q, all k, all v. */
+  readonly qkvByHead: boolean;
   readonly attentionBias: boolean;
   readonly attentionOutBias: boolean;
+
+  readonly mlp: MlpActivation;
   readonly mlpBias: boolean;
-  readonly layout: LinearLayout;
+
+  /** Factor of what the embedding gives. */
+  readonly embedScale: number;
   readonly tieEmbeddings: boolean;
+  /** Logits l become cap tanh(l / cap); 0: they stay. */
+  readonly logitSoftcap: number;
+
+  readonly layout: LinearLayout;
   readonly initStd: number;
+  /** Of the maps that feed the residual stream. */
+  readonly residualInitStd: number;
   readonly dropout: { readonly embedding: number; readonly attention: number; readonly residual: number };
   readonly names: DecoderNames;
   /** The config.json that this came from or would be saved as. */
   readonly huggingFace: Readonly<Record<string, unknown>>;
-}
-
-export interface Gpt2Options {
-  readonly vocabSize: number;
-  readonly layers: number;
-  readonly heads: number;
-  readonly dim: number;
-  readonly context: number;
-  readonly dropout?: number;
-  readonly initStd?: number;
-}
-
-const gpt2Names: DecoderNames = {
-  base: 'transformer',
-  embed: 'wte',
-  positions: 'wpe',
-  blocks: 'h',
-  attentionNorm: 'ln_1',
-  attention: 'attn',
-  qkv: ['c_attn'],
-  attentionOut: 'c_proj',
-  mlpNorm: 'ln_2',
-  mlp: 'mlp',
-  mlpIn: ['c_fc'],
-  mlpOut: 'c_proj',
-  norm: 'ln_f',
-};
-
-const llamaNames: DecoderNames = {
-  base: 'model',
-  embed: 'embed_tokens',
-  blocks: 'layers',
-  attentionNorm: 'input_layernorm',
-  attention: 'self_attn',
-  qkv: ['q_proj', 'k_proj', 'v_proj'],
-  attentionOut: 'o_proj',
-  mlpNorm: 'post_attention_layernorm',
-  mlp: 'mlp',
-  mlpIn: ['gate_proj', 'up_proj'],
-  mlpOut: 'down_proj',
-  norm: 'norm',
-};
-
-/** A GPT-2 of any size (Radford et al. 2019): learned positions, LayerNorm, GELU by tanh, head tied to the embedding. */
-export function gpt2({ vocabSize, layers, heads, dim, context, dropout = 0, initStd = 0.02 }: Gpt2Options): DecoderConfig {
-  return decoderConfig({
-    architectures: ['GPT2LMHeadModel'],
-    model_type: 'gpt2',
-    activation_function: 'gelu_new',
-    vocab_size: vocabSize,
-    n_layer: layers,
-    n_head: heads,
-    n_embd: dim,
-    n_positions: context,
-    n_inner: null,
-    layer_norm_epsilon: 1e-5,
-    initializer_range: initStd,
-    embd_pdrop: dropout,
-    attn_pdrop: dropout,
-    resid_pdrop: dropout,
-    tie_word_embeddings: true,
-  });
-}
-
-/** Reads a Hugging Face config.json of a supported family. Throws for another `model_type`, listing what is supported. */
-export function decoderConfig(raw: Readonly<Record<string, unknown>>): DecoderConfig {
-  const type = raw.model_type;
-  if (type === 'gpt2') return fromGpt2(raw);
-  if (type === 'llama') return fromLlama(raw);
-  const got = type === undefined ? 'no model_type' : `model_type '${String(type)}'`;
-  throw new DeepSpeedError('ERR_MODEL_TYPE', `[decoderConfig] config.json has ${got}; supported: gpt2, llama`);
-}
-
-function fromGpt2(raw: Readonly<Record<string, unknown>>): DecoderConfig {
-  const read = reader(raw);
-  const activation = read<string>('activation_function', 'gelu_new');
-  const dim = read<number>('n_embd');
-  const heads = read<number>('n_head');
-  if (activation !== 'gelu_new' && activation !== 'gelu_pytorch_tanh' && activation !== 'gelu')
-    unsupported('activation_function', activation);
-  for (const flag of ['scale_attn_by_inverse_layer_idx', 'add_cross_attention']) if (raw[flag] === true) unsupported(flag, true);
-  if (raw.scale_attn_weights === false) unsupported('scale_attn_weights', false);
-  return checked({
-    vocabSize: read('vocab_size'),
-    dim,
-    layers: read('n_layer'),
-    heads,
-    kvHeads: heads,
-    headDim: dim / heads,
-    mlpDim: read<number | null>('n_inner', null) ?? 4 * dim,
-    maxPositions: read('n_positions'),
-    norm: 'layer',
-    normEps: read('layer_norm_epsilon', 1e-5),
-    positions: 'learned',
-    mlp: activation === 'gelu' ? 'gelu' : 'gelu_tanh',
-    attentionBias: true,
-    attentionOutBias: true,
-    mlpBias: true,
-    layout: 'in_out',
-    tieEmbeddings: read('tie_word_embeddings', true),
-    initStd: read('initializer_range', 0.02),
-    dropout: { embedding: read('embd_pdrop', 0.1), attention: read('attn_pdrop', 0.1), residual: read('resid_pdrop', 0.1) },
-    names: gpt2Names,
-    huggingFace: raw,
-  });
-}
-
-function fromLlama(raw: Readonly<Record<string, unknown>>): DecoderConfig {
-  const read = reader(raw);
-  const dim = read<number>('hidden_size');
-  const heads = read<number>('num_attention_heads');
-  const rope = { rope_type: 'default', ...(raw.rope_scaling as object | null), ...(raw.rope_parameters as object | undefined) } as Record<
-    string,
-    unknown
-  >;
-  if (read('hidden_act', 'silu') !== 'silu') unsupported('hidden_act', raw.hidden_act);
-  if (rope.rope_type !== 'default') unsupported('rope_type', rope.rope_type);
-  return checked({
-    vocabSize: read('vocab_size'),
-    dim,
-    layers: read('num_hidden_layers'),
-    heads,
-    kvHeads: read('num_key_value_heads', heads),
-    headDim: read<number | null>('head_dim', null) ?? dim / heads,
-    mlpDim: read('intermediate_size'),
-    maxPositions: read('max_position_embeddings', 2048),
-    norm: 'rms',
-    normEps: read('rms_norm_eps', 1e-6),
-    positions: { rotaryTheta: (rope.rope_theta as number | undefined) ?? read('rope_theta', 10000) },
-    mlp: 'swiglu',
-    attentionBias: read('attention_bias', false),
-    attentionOutBias: read('attention_bias', false),
-    mlpBias: read('mlp_bias', false),
-    layout: 'out_in',
-    tieEmbeddings: read('tie_word_embeddings', false),
-    initStd: read('initializer_range', 0.02),
-    dropout: { embedding: 0, attention: read('attention_dropout', 0), residual: 0 },
-    names: llamaNames,
-    huggingFace: raw,
-  });
-}
-
-function reader(raw: Readonly<Record<string, unknown>>) {
-  return <T>(key: string, fallback?: T): T => {
-    const value = raw[key] ?? fallback;
-    if (value === undefined)
-      throw new DeepSpeedError('ERR_MODEL_CONFIG', `[decoderConfig] config.json of a ${String(raw.model_type)} has no '${key}'`);
-    return value as T;
-  };
-}
-
-function unsupported(key: string, value: unknown): never {
-  throw new DeepSpeedError('ERR_MODEL_CONFIG', `[decoderConfig] ${key} = ${JSON.stringify(value)} is not supported yet`);
-}
-
-function checked(config: DecoderConfig): DecoderConfig {
-  for (const key of ['vocabSize', 'dim', 'layers', 'heads', 'kvHeads', 'headDim', 'mlpDim', 'maxPositions'] as const) {
-    if (!Number.isInteger(config[key]) || config[key] < 1) {
-      throw new DeepSpeedError(
-        'ERR_MODEL_CONFIG',
-        `[decoderConfig] ${key} must be a positive integer, got ${config[key]} (dim ${config.dim} over ${config.heads} heads)`,
-      );
-    }
-  }
-  return config;
 }

@@ -1,6 +1,7 @@
 import { type Module, namedParameters, unitsOf } from '@deepspeed-ts/core';
 import { describe, expect, it } from 'vitest';
-import { decoderConfig, gpt2 } from './config.js';
+import { gpt2 } from '../families/gpt2.js';
+import { decoderConfig } from '../families/index.js';
 import { DecoderLM, nextTokenLabels } from './decoder.js';
 
 function shapes(model: Module) {
@@ -82,7 +83,7 @@ describe('a config.json', () => {
     const gpt = { ...gpt2({ vocabSize: 11, layers: 1, heads: 2, dim: 4, context: 6 }).huggingFace };
     expect(() => decoderConfig({ ...gpt, n_embd: undefined })).toThrow("has no 'n_embd'");
     expect(() => decoderConfig({ ...gpt, n_head: 3 })).toThrow(/headDim must be a positive integer, got 1\.3.*dim 4 over 3 heads/);
-    expect(() => decoderConfig({ ...gpt, activation_function: 'relu' })).toThrow('activation_function = "relu" is not supported yet');
+    expect(() => decoderConfig({ ...gpt, activation_function: 'mish' })).toThrow('activation_function = "mish" of a gpt2 is not supported');
     expect(() => decoderConfig({ ...gpt, scale_attn_by_inverse_layer_idx: true })).toThrow('scale_attn_by_inverse_layer_idx = true');
   });
 });

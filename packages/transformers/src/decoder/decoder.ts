@@ -16,10 +16,11 @@ import {
   type Tensor,
   throughBlocks,
 } from '@deepspeed-ts/core';
-import { DecoderBlock, normOf, type Stream } from './block.js';
+import { DecoderBlock, type Stream } from './block.js';
 import type { DecoderConfig } from './config.js';
+import { normOf } from './norm.js';
 import { PositionIds } from './positions.js';
-import { RotaryTable } from './rotary.js';
+import { type RotaryConfig, RotaryTable } from './rotary.js';
 
 /** A decoder-only language model described by a DecoderConfig, with the parameter names of its family's checkpoints. */
 export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM {
@@ -28,20 +29,22 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   recompute = false;
   readonly #embed: Embedding;
   readonly #positions: Embedding | undefined;
-  readonly #positionIds = new PositionIds();
+  readonly #positionIds: PositionIds;
   readonly #blocks: DecoderBlock[];
   readonly #norm: LayerNorm | RMSNorm;
   readonly #head: Head | undefined;
-  readonly #rotary: RotaryTable | undefined;
+  /** One for all layers that turn alike. */
+  readonly #rotary = new Map<RotaryConfig, RotaryTable>();
 
   constructor(config: DecoderConfig) {
     super();
-    const { vocabSize, dim, layers, positions, headDim, maxPositions, initStd } = config;
+    const { vocabSize, dim, positions, maxPositions, initStd } = config;
+    const learned = positions.kind === 'learned' ? positions.offset : undefined;
     this.config = config;
-    this.#rotary = positions === 'learned' ? undefined : new RotaryTable(positions.rotaryTheta, headDim, maxPositions);
     this.#embed = new Embedding(vocabSize, dim, init.normal(initStd));
-    this.#positions = positions === 'learned' ? new Embedding(maxPositions, dim, init.normal(initStd)) : undefined;
-    this.#blocks = Array.from({ length: layers }, () => new DecoderBlock(config, this.#rotary));
+    this.#positions = learned === undefined ? undefined : new Embedding(maxPositions + learned, dim, init.normal(initStd));
+    this.#positionIds = new PositionIds();
+    this.#blocks = config.layerAttention.map(({ window, rotary }) => new DecoderBlock(config, { window, rotary: this.#table(rotary) }));
     this.#norm = normOf(config);
     this.#head = config.tieEmbeddings ? undefined : new Head(dim, vocabSize, { bias: false, init: init.normal(initStd) });
   }
@@ -52,8 +55,8 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
     yield [base(names.embed), this.#embed];
     if (this.#positions) yield [base(names.positions!), this.#positions];
     yield [base(names.blocks), this.#blocks];
-    yield [base(names.norm), this.#norm];
-    if (this.#head) yield ['lm_head', this.#head];
+    yield [base(names.norm!), this.#norm];
+    if (this.#head) yield [names.head, this.#head];
   }
 
   forward({ inputIds, labels, positionIds }: CausalBatch): Tensor {
@@ -67,8 +70,15 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   /** Gives back the tables of positions. Parameters belong to their store. */
   override dispose(): void {
     super.dispose();
-    this.#rotary?.dispose();
+    for (const table of this.#rotary.values()) table.dispose();
     this.#positionIds.dispose();
+  }
+
+  #table(config: RotaryConfig | undefined): RotaryTable | undefined {
+    if (!config) return undefined;
+    const table = this.#rotary.get(config) ?? new RotaryTable(config);
+    this.#rotary.set(config, table);
+    return table;
   }
 
   get #headWeight() {
@@ -79,8 +89,11 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   #hidden(inputIds: Tensor, positionIds?: Tensor): Tensor {
     const { maxPositions, dropout: p } = this.config;
     const [batch = 0, tokens = 0] = inputIds.shape;
-    if (inputIds.shape.length !== 2 || tokens > maxPositions) {
-      throw new ShapeError('decoder', `inputIds of shape [batch, tokens <= ${maxPositions}]`, `[${inputIds.shape.join(', ')}]`);
+    // What is learned for each position ends with them; what is computed goes on.
+    const most = this.#positions ? maxPositions : Number.POSITIVE_INFINITY;
+    if (inputIds.shape.length !== 2 || tokens > most) {
+      const limit = this.#positions ? `tokens <= ${most}` : 'tokens';
+      throw new ShapeError('decoder', `inputIds of shape [batch, ${limit}]`, `[${inputIds.shape.join(', ')}]`);
     }
     let x = this.#embed.call(inputIds);
     if (this.#positions) {

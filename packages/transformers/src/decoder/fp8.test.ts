@@ -16,8 +16,8 @@ import {
   watch,
 } from '@deepspeed-ts/core';
 import { describe, expect, it } from 'vitest';
-import { MLP } from './block.js';
-import { decoderConfig } from './config.js';
+import { decoderConfig } from '../families/index.js';
+import { MLP } from './mlp.js';
 
 /** Composes whole maps of their pieces, as devices do: those write the state. */
 class Pieces extends ReferenceBackend {
