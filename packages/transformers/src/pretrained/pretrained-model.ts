@@ -1,6 +1,6 @@
 import { type Device, type FloatDType, LocalStore, type WeightSource } from '@deepspeed-ts/core';
-import { decoderConfig } from '../decoder/config.js';
 import { DecoderLM } from '../decoder/decoder.js';
+import { decoderConfig } from '../families/index.js';
 import type { JsonObject } from './json-file.js';
 import type { LoadReport } from './match.js';
 
