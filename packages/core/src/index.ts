@@ -15,8 +15,27 @@ export type { Communicator, ReduceOp, Work, WorkTiming } from './comm/communicat
 export { environmentNumber, placeFromEnvironment, type WorldPlace } from './comm/environment.js';
 export { WorldOfOne } from './comm/world-of-one.js';
 export * from './config/index.js';
+export type {
+  AsyncDataset,
+  Batch,
+  BatchLoader,
+  Dataset,
+  HostArray,
+  IterableDataset,
+  ThreadedDataset,
+  TrainingData,
+} from './data.js';
 export { bytesOf, type DType, dtypes, type FloatDType, isFloat } from './dtype.js';
-export type { TrainingEngine } from './engine.js';
+export type {
+  BatchInfo,
+  CheckpointedEngine,
+  CompletedConfig,
+  ConfigPlace,
+  Initialize,
+  LearningRates,
+  TrainingEngine,
+  TrainingSetup,
+} from './engine.js';
 export * from './errors.js';
 export * from './nn/index.js';
 export { type ExecutionObserver, withExecutionObserver } from './observe.js';

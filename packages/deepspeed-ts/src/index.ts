@@ -30,10 +30,8 @@ export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';
 export * from './deepspeed-checkpoint/index.js';
 export { type DeviceName, type OpenedDevice, openDevice } from './device.js';
-export type { Batch } from './engine/batch.js';
 export type { DebugAccess, FullValues } from './engine/debug.js';
 export { DeepSpeedEngine, type TrainableModel } from './engine/engine.js';
-export type { BatchInfo } from './engine/engine-info.js';
 export { LossScaleError, NonFiniteError } from './engine/errors.js';
 export { EngineOptimizer, type GroupOverrides, type ParameterGroup, type ParameterGroups } from './engine/optimizer.js';
 export { type EngineReport, formatReport } from './engine/report.js';
@@ -58,3 +56,4 @@ export {
 } from './plan/index.js';
 export { type DynamicLossScaleOptions, DynamicLossScaler, type LossScaler, type LossScalerState } from './precision/index.js';
 export { createSchedule, createScheduler, LRScheduler, type Schedule, type SchedulerConfig } from './schedules/index.js';
+export { Trainer, type TrainerOptions } from './trainer.js';

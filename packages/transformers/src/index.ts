@@ -1,3 +1,4 @@
+export { type PadOptions, padCollator, type TokenSample } from './data/collate.js';
 export { CausalSelfAttention } from './decoder/attention.js';
 export { DecoderBlock } from './decoder/block.js';
 export type { DecoderConfig, DecoderNames, LayerAttention } from './decoder/config.js';
@@ -24,3 +25,11 @@ export type {
   Tokenizer,
   TokenRows,
 } from './tokenizer/tokenizer.js';
+export { type ResolvedArguments, TrainerError, type TrainingArguments } from './trainer/arguments.js';
+export { type CallbackContext, type TrainerCallback, TrainerControl } from './trainer/callbacks.js';
+export { EarlyStoppingCallback, type EarlyStoppingOptions } from './trainer/early-stopping.js';
+export type { EvalDataset, Evaluation } from './trainer/evaluate.js';
+export { ProgressCallback } from './trainer/progress.js';
+export { hfSchedule, type ScheduleLength, type ScheduleName } from './trainer/schedules.js';
+export { type LogEntry, TrainerState } from './trainer/state.js';
+export { type ProcessingClass, Trainer, type TrainerOptions, type TrainOutput } from './trainer/trainer.js';

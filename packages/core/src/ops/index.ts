@@ -9,6 +9,7 @@ import { attentionBackward, attentionOp } from './attention.js';
 import { cast } from './cast.js';
 import { copy } from './copy.js';
 import type { Op } from './define-op.js';
+import { divOp } from './div.js';
 import { dropoutOp } from './dropout.js';
 import { embeddingBackward, embeddingOp } from './embedding.js';
 import { fillOp } from './fill.js';
@@ -58,6 +59,7 @@ export const ops: readonly Op<any>[] = [
   columnSum,
   copy,
   decode8bit,
+  divOp,
   dropoutOp,
   embeddingOp,
   embeddingBackward,
@@ -114,6 +116,7 @@ export { add } from './add.js';
 export { type AttentionOptions, attention } from './attention.js';
 export { castTo } from './cast.js';
 export { type Attrs, defineOp, type GradientTarget, type Op, type OpDefinition, type Sample, type VjpContext } from './define-op.js';
+export { div } from './div.js';
 export { dropout } from './dropout.js';
 export { CODE_BLOCK } from './dynamic-code.js';
 export { embedding } from './embedding.js';

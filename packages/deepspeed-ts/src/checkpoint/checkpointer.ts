@@ -75,6 +75,7 @@ export class Checkpointer {
       threads: this.#threads,
       manifest: { ...this.#describe(first.tag, excludeFrozen), fp8: scales, id: first.id, client_state: options.clientState ?? null },
       huggingFaceConfig: huggingFaceConfigOf(model, undefined, store.masterDtype),
+      extraFiles: options.files ?? {},
       saveLatest: options.saveLatest ?? true,
       keepLast: options.keepLast ?? config.checkpoint.keep_last ?? undefined,
     });
@@ -151,8 +152,9 @@ export class Checkpointer {
     return all;
   }
 
-  #check(tag: string, { clientState, keepLast }: SaveCheckpointOptions): void {
+  #check(tag: string, { clientState, keepLast, files = {} }: SaveCheckpointOptions): void {
     checkTag(tag);
+    for (const name of Object.keys(files)) checkFileName(name, tag);
     if (keepLast !== undefined && !(Number.isInteger(keepLast) && keepLast >= 1)) {
       throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', `keepLast: expected an integer >= 1, got ${keepLast}`, tag);
     }
@@ -235,6 +237,13 @@ function absolute(path: string): string {
 function checkPath(path: string): void {
   if (typeof path === 'string' && path !== '') return;
   throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', `directory: expected a path, got ${JSON.stringify(path)}`, String(path));
+}
+
+/** Of a file that the caller adds: beside those of a checkpoint, in its folder. */
+function checkFileName(name: string, tag: string): void {
+  if (/^[\w-][\w.-]*$/.test(name) && !/[.]safetensors$|^(config|deepspeed-ts|model[.]safetensors[.]index)[.]json$/.test(name)) return;
+  const expected = 'expected names of letters, digits, _ - and . that no file of a checkpoint has';
+  throw new CheckpointError('ERR_CHECKPOINT_ARGUMENT', `files: ${expected}, got ${JSON.stringify(name)}`, tag);
 }
 
 function survivesJson(value: unknown): boolean {

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { errorOf, type Problem, problemOf } from './agreement.js';
 import type { CheckpointDirectory } from './directory.js';
 import { CheckpointError, writeError } from './error.js';
-import { guarded, replaceFile, syncDirectory, writeJson } from './files.js';
+import { guarded, replaceFile, syncDirectory, writeJson, writeText } from './files.js';
 import type { FileRecord } from './io/chunks.js';
 import type { FileThreads } from './io/threads.js';
 import { MANIFEST, type ManifestBody, readManifest, seal } from './manifest.js';
@@ -32,6 +32,8 @@ export interface Commit {
   readonly manifest: Omit<ManifestBody, 'files'>;
   /** config.json, where the model has one. */
   readonly huggingFaceConfig: Readonly<Record<string, unknown>> | undefined;
+  /** More small files, by name. */
+  readonly extraFiles: Readonly<Record<string, string>>;
   readonly saveLatest: boolean;
   readonly keepLast: number | undefined;
 }
@@ -102,6 +104,7 @@ async function finish(job: Commit, path: string, own: Report): Promise<void> {
     files[index] = await writeJson(join(path, index), { metadata: { total_size: totalSize }, weight_map: weightMap });
   }
   if (job.huggingFaceConfig) files['config.json'] = await writeJson(join(path, 'config.json'), job.huggingFaceConfig);
+  for (const [name, text] of Object.entries(job.extraFiles)) files[name] = await writeText(join(path, name), text);
   await writeJson(join(path, MANIFEST), seal({ ...job.manifest, files }));
   for (const rank of job.peers.keys()) await rm(join(path, reportName(rank)), { force: true });
   await syncDirectory(path);

@@ -6,7 +6,12 @@ import { CHUNK, type FileRecord } from './io/chunks.js';
 
 /** Writes a small file to disk. */
 export async function writeJson(path: string, value: unknown): Promise<FileRecord> {
-  return writeNew(path, new TextEncoder().encode(jsonText(value)));
+  return writeText(path, jsonText(value));
+}
+
+/** The same for text. */
+export async function writeText(path: string, text: string): Promise<FileRecord> {
+  return writeNew(path, new TextEncoder().encode(text));
 }
 
 export function jsonText(value: unknown): string {

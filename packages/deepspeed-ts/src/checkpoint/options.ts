@@ -6,6 +6,8 @@ export interface SaveCheckpointOptions {
   readonly tag?: string;
   /** Anything that JSON can hold; what rank 0 gives is kept. */
   readonly clientState?: unknown;
+  /** Small text files to lie in the checkpoint's folder, by name; those of rank 0 are written. */
+  readonly files?: Readonly<Record<string, string>>;
   /** Let `latest` name this checkpoint; default true. */
   readonly saveLatest?: boolean;
   /** Delete all but this many checkpoints of the directory, oldest first, once this one is safe. Default: `checkpoint.keep_last` of the config, which keeps all. */

@@ -1,2 +1,2 @@
 export type { BatchTriad } from './batch.js';
-export { checkConfigFile, type DeepSpeedConfig, loadConfig, SECTIONS } from './load.js';
+export { checkConfigFile, checkedConfig, type DeepSpeedConfig, loadConfig, SECTIONS } from './load.js';

@@ -9,7 +9,7 @@ import { fp8Section } from './fp8.js';
 import { optimizerSection } from './optimizer.js';
 import { precisionSection } from './precision.js';
 import { reportsSection } from './reports.js';
-import { readConfig } from './source.js';
+import { type ConfigSource, readConfig } from './source.js';
 
 /** The sections of a training config, in the order of the reference page. */
 export const SECTIONS = [
@@ -38,7 +38,15 @@ export type DeepSpeedConfig = Omit<ConfigOf<typeof SECTIONS>, keyof BatchTriad> 
  * @throws ConfigError listing every problem, each with file, line and column where the config came from text.
  */
 export function loadConfig(config: string | object, worldSize: number, options: Pick<ComposeOptions, 'resolveAuto'> = {}): DeepSpeedConfig {
-  const { raw, locate } = readConfig(config);
+  return checkedConfig(readConfig(config), worldSize, options);
+}
+
+/** The same for a config that has been read. */
+export function checkedConfig(
+  { raw, locate }: ConfigSource,
+  worldSize: number,
+  options: Pick<ComposeOptions, 'resolveAuto'> = {},
+): DeepSpeedConfig {
   const composed = composeConfig(SECTIONS, raw, { ...options, worldSize, ...(locate && { locate }) });
   // Sizes that don't fit have thrown in the section's check.
   const sizes = solveBatch(composed, worldSize, () => {})!;

@@ -1,10 +1,5 @@
+import type { HostArray } from '@deepspeed-ts/core';
 import { DataError } from './data-error.js';
-
-/** Numbers in JavaScript memory with a shape, row-major. The engine makes tensors of them: i32 of Int32Array, f32 of Float32Array. */
-export interface HostArray {
-  readonly data: Int32Array | Float32Array;
-  readonly shape: readonly number[];
-}
 
 /** One field of a sample: an integer, a row of numbers, or an array of any shape. A plain list must hold integers. */
 export type Field = number | readonly number[] | Int32Array | Float32Array | HostArray;

@@ -1,7 +1,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { type HostArray, stack } from './collate.js';
+import type { AsyncDataset, HostArray } from '@deepspeed-ts/core';
+import { stack } from './collate.js';
 import { DataError } from './data-error.js';
-import { type AsyncDataset, type Produce, producer } from './produce.js';
+import { type Produce, producer } from './produce.js';
 import type { WorkerError, WorkerReply, WorkerRequest, WorkerStart } from './worker-protocol.js';
 
 // A thread that runs the user's dataset: reading, tokenising and collating happen here, and the JavaScript of training goes on.

@@ -1,3 +1,4 @@
+import type { IterableDataset } from '@deepspeed-ts/core';
 import { DataError } from './data-error.js';
 import { type DataLoaderState, ResumableSampler, type SamplerOptions } from './sampler.js';
 
@@ -56,17 +57,6 @@ export class SamplerSource implements ItemSource<number> {
   }
 
   async close(): Promise<void> {}
-}
-
-/**
- * Data that comes in one order and whose length nobody knows: lines of a file, records of a service. All ranks read the whole stream,
- * and each loads the items that are its own, so `stream` should give what is cheap, such as a line or a place in a file, and `load` do the work.
- */
-export interface IterableDataset<Item, Sample = Item> {
-  /** The items of an epoch from the one numbered `start` on; the same on every rank, and again the same when a run is resumed. */
-  stream(epoch: number, start: number): Iterable<Item> | AsyncIterable<Item>;
-  /** Makes the sample of an item; default: it is one. */
-  load?(item: Item): Sample | Promise<Sample>;
 }
 
 /**

@@ -1,6 +1,7 @@
+import type { Dataset, HostArray } from '@deepspeed-ts/core';
 import fc from 'fast-check';
 import { describe, expect, expectTypeOf, it } from 'vitest';
-import { DataError, DataLoader, type DataLoaderOptions, type Dataset, type HostArray, stack } from './index.js';
+import { DataError, DataLoader, type DataLoaderOptions, stack } from './index.js';
 
 /** Sample i is the number i. */
 const numbers = (length: number): Dataset<number> => ({ length, get: (i) => i });

@@ -1,12 +1,7 @@
+import type { Dataset } from '@deepspeed-ts/core';
 import { type Stacked, stack } from './collate.js';
 import { DataError, sampleError } from './data-error.js';
 import { type DataLoaderState, ResumableSampler, type SamplerOptions } from './sampler.js';
-
-/** Samples that can be fetched by index, in any order. */
-export interface Dataset<Sample> {
-  readonly length: number;
-  get(index: number): Sample;
-}
 
 export interface DataLoaderOptions<Sample, Batch> extends SamplerOptions {
   /** Makes a batch of samples. Default {@link stack}. */

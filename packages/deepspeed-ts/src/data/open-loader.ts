@@ -1,13 +1,11 @@
+import type { Dataset, ThreadedDataset, TrainingData } from '@deepspeed-ts/core';
 import { type Stacked, stack } from './collate.js';
 import { DataError } from './data-error.js';
-import { type ItemSource, type IterableDataset, SamplerSource, StreamSource } from './item-source.js';
-import { DataLoader, type DataLoaderOptions, type Dataset } from './loader.js';
+import { type ItemSource, SamplerSource, StreamSource } from './item-source.js';
+import { DataLoader, type DataLoaderOptions } from './loader.js';
 import { PrefetchLoader } from './prefetch-loader.js';
-import { type AsyncDataset, type Produce, producer } from './produce.js';
-import { DataWorkers, WorkerDataset } from './workers.js';
-
-/** Everything that micro-batches can be drawn from. */
-export type TrainingData<Sample> = Dataset<Sample> | AsyncDataset<Sample> | IterableDataset<unknown, Sample> | WorkerDataset;
+import { type Produce, producer } from './produce.js';
+import { DataWorkers } from './workers.js';
 
 export interface OpenLoaderOptions<Sample, Batch> extends DataLoaderOptions<Sample, Batch> {
   /** Micro-batches that are loaded ahead of training. Default: none for a dataset in memory, else 2 for each thread. */
@@ -19,7 +17,7 @@ export async function openLoader<Sample, Batch = Stacked<Sample>>(
   data: TrainingData<Sample>,
   { prefetch, ...options }: OpenLoaderOptions<Sample, Batch>,
 ): Promise<DataLoader<Sample, Batch> | PrefetchLoader<Batch>> {
-  if (data instanceof WorkerDataset) return inThreads(data, prefetch, options);
+  if ('module' in data) return inThreads(data, prefetch, options);
   const collate = options.collate ?? (stack as unknown as (samples: readonly Sample[]) => Batch);
   if ('stream' in data) {
     const load = (item: unknown) => (data.load ? data.load(item) : (item as Sample));
@@ -31,7 +29,7 @@ export async function openLoader<Sample, Batch = Stacked<Sample>>(
 }
 
 async function inThreads<Sample, Batch>(
-  data: WorkerDataset,
+  data: ThreadedDataset,
   prefetch = 2 * data.workers,
   { collate, ...options }: DataLoaderOptions<Sample, Batch>,
 ): Promise<PrefetchLoader<Batch>> {

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { AsyncDataset, IterableDataset, TrainingData } from '@deepspeed-ts/core';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type AsyncDataset, DataError, DataLoader, type IterableDataset, openLoader, PrefetchLoader, ResumableSampler } from './index.js';
-import type { OpenLoaderOptions, TrainingData } from './open-loader.js';
+import { DataError, DataLoader, openLoader, PrefetchLoader, ResumableSampler } from './index.js';
+import type { OpenLoaderOptions } from './open-loader.js';
 
 type Options = Partial<OpenLoaderOptions<number, number[]>>;
 

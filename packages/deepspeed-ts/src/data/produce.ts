@@ -1,11 +1,5 @@
 import { sampleError } from './data-error.js';
 
-/** Samples that can be fetched by index, in any order, some time later. */
-export interface AsyncDataset<Sample> {
-  readonly length: number;
-  get(index: number): Sample | Promise<Sample>;
-}
-
 /** Makes a batch of items: indices of samples, or what a stream gave. */
 export type Produce<Item, Batch> = (items: readonly Item[]) => Promise<Batch>;
 

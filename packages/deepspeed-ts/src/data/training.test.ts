@@ -1,11 +1,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { uniforms } from '@deepspeed-ts/core';
+import { type TrainingData, uniforms } from '@deepspeed-ts/core';
 import { afterAll, expect, it } from 'vitest';
 import { tinyModel, usable, weightsOf } from '../engine/test-support.js';
 import { initialize } from '../initialize.js';
-import type { TrainingData } from './index.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'data-training-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
+import type { ThreadedDataset } from '@deepspeed-ts/core';
 import { startWorker } from '../worker-entry.js';
 import { DataError } from './data-error.js';
 import type { WorkerError, WorkerReply, WorkerRequest, WorkerStart } from './worker-protocol.js';
@@ -9,6 +10,8 @@ export interface WorkerDatasetOptions {
   readonly workers?: number;
   /** What the module's function gets; anything that can be sent to a thread. */
   readonly args?: unknown;
+  /** How many samples there are, where you know: a Trainer plans its epochs by it. */
+  readonly samples?: number;
 }
 
 /**
@@ -19,16 +22,18 @@ export interface WorkerDatasetOptions {
  * @example
  * const trainingData = new WorkerDataset(new URL('./my-data.js', import.meta.url), { workers: 2, args: { path: 'book.txt' } });
  */
-export class WorkerDataset {
+export class WorkerDataset implements ThreadedDataset {
   readonly module: string;
   readonly workers: number;
   readonly args: unknown;
+  readonly samples: number | undefined;
 
-  constructor(module: URL, { workers = 1, args }: WorkerDatasetOptions = {}) {
+  constructor(module: URL, { workers = 1, args, samples }: WorkerDatasetOptions = {}) {
     if (!Number.isInteger(workers) || workers < 1) throw new DataError(`workers: expected an integer >= 1, got ${workers}`);
     this.module = module.href;
     this.workers = workers;
     this.args = args;
+    this.samples = samples;
   }
 }
 
@@ -49,7 +54,7 @@ export class DataWorkers {
   }
 
   /** @throws DataError when the module can't be loaded or has no dataset */
-  static async open({ module, workers, args }: WorkerDataset): Promise<DataWorkers> {
+  static async open({ module, workers, args, samples }: ThreadedDataset): Promise<DataWorkers> {
     const threads = Array.from({ length: workers }, () => new Thread({ module, args }));
     try {
       const lengths = await Promise.all(threads.map(({ ready }) => ready));
@@ -57,6 +62,8 @@ export class DataWorkers {
       if (other !== undefined) {
         throw new DataError(`${module}: expected the same data in every thread, got ${lengths[0]} samples in one and ${other} in another`);
       }
+      if (samples !== undefined && samples !== lengths[0])
+        throw new DataError(`${module}: expected ${samples} samples, as was said, got ${lengths[0]}`);
       return new DataWorkers(threads, lengths[0]!);
     } catch (error) {
       for (const { ready } of threads) ready.catch(() => {});

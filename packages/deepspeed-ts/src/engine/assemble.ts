@@ -1,12 +1,19 @@
-import { type Communicator, ConfigError, type Device, type Parameter } from '@deepspeed-ts/core';
+import {
+  type Batch,
+  type Communicator,
+  ConfigError,
+  type Device,
+  type HostArray,
+  type Parameter,
+  type TrainingData,
+} from '@deepspeed-ts/core';
 import { type OptimizerOptions, ZeroStore, zeroOptions } from '@deepspeed-ts/zero';
 import type { DeepSpeedConfig } from '../config/index.js';
-import { type DataLoader, type HostArray, openLoader, type PrefetchLoader, type TrainingData } from '../data/index.js';
+import { type DataLoader, openLoader, type PrefetchLoader } from '../data/index.js';
 import { type ConfiguredOptimizer, createOptimizer } from '../optimizers/index.js';
 import { fp8Of } from '../precision/fp8.js';
 import { dtypesOf, lossScalerOf } from '../precision/index.js';
-import { createScheduler } from '../schedules/index.js';
-import type { Batch } from './batch.js';
+import { createScheduler, LRScheduler, type Schedule } from '../schedules/index.js';
 import { EngineOptimizer, type ParameterGroups } from './optimizer.js';
 import type { EngineParts, TrainableModel } from './parts.js';
 
@@ -18,6 +25,8 @@ export interface EngineOptions<Sample = Readonly<Record<string, HostArray>>> {
   readonly optimizer?: ConfiguredOptimizer;
   /** Settings by parameter that differ from the optimizer's, such as no weight decay for norms and biases. */
   readonly parameterGroups?: ParameterGroups;
+  /** A learning-rate policy of your own, where the config has no scheduler. */
+  readonly schedule?: Schedule;
   /** Samples to draw micro-batches from; `dataloader` in the result shuffles and shards them. */
   readonly trainingData?: TrainingData<Sample>;
   /** Micro-batches that are loaded ahead of training. Default: none for a dataset in memory, else two, or two for each thread. */
@@ -45,7 +54,7 @@ export async function engineParts<Sample>(
     groupsOf(groups, options.parameterGroups),
     config.optimizer?.type ?? algorithm.name,
   );
-  const scheduler = config.scheduler && createScheduler(config.scheduler, optimizer.lr);
+  const scheduler = schedulerOf(config, options.schedule, optimizer.lr);
   const dataloader = trainingData && (await loaderFor(trainingData, options, config, communicator));
   try {
     const fp8 = await fp8Of(config, model, device, communicator);
@@ -83,6 +92,12 @@ function optimizerOf({ optimizer }: DeepSpeedConfig, own: ConfiguredOptimizer | 
     ]);
   }
   return createOptimizer(optimizer, model);
+}
+
+function schedulerOf({ scheduler }: DeepSpeedConfig, own: Schedule | undefined, lr: readonly number[]): LRScheduler | undefined {
+  if (scheduler && own)
+    throw new ConfigError(['scheduler: the config names one and initialize() was given a schedule; leave one of them out']);
+  return own ? new LRScheduler(own, lr) : scheduler && createScheduler(scheduler, lr);
 }
 
 /** What the caller says of a parameter goes before what the optimizer says. */

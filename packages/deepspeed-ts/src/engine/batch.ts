@@ -1,8 +1,4 @@
-import { DeepSpeedError, type Device, fromArray, Tensor } from '@deepspeed-ts/core';
-import type { HostArray } from '../data/index.js';
-
-/** A micro-batch: a record of arrays as a loader gives them, or of tensors on the engine's device. */
-export type Batch = Readonly<Record<string, HostArray | Tensor>>;
+import { type Batch, DeepSpeedError, type Device, fromArray, type HostArray, Tensor } from '@deepspeed-ts/core';
 
 /** Puts a micro-batch on the device. The tensors belong to the scope of the caller. */
 export function toDevice(batch: Batch, device: Device): Record<string, Tensor> {

@@ -1,4 +1,4 @@
-import type { Communicator, Device, FloatDType } from '@deepspeed-ts/core';
+import type { BatchInfo, Communicator, Device, FloatDType } from '@deepspeed-ts/core';
 import type { DeepSpeedConfig } from '../config/index.js';
 import type { LossScaler } from '../precision/index.js';
 import type { LRScheduler } from '../schedules/index.js';
@@ -6,14 +6,6 @@ import type { LiveParts } from './live-parts.js';
 import type { EngineOptimizer } from './optimizer.js';
 import type { EngineParts, TrainableModel } from './parts.js';
 import { type StepObserver, Training } from './training.js';
-
-/** The sizes of a step, in samples. */
-export interface BatchInfo {
-  /** Of all ranks. */
-  readonly trainBatchSize: number;
-  readonly trainMicroBatchSizePerGpu: number;
-  readonly gradientAccumulationSteps: number;
-}
 
 /** What can be asked of an engine, at any time and on any rank by itself. */
 export abstract class EngineInfo {

@@ -1,7 +1,6 @@
-import { ConfigError, DisposedError } from '@deepspeed-ts/core';
+import { type Batch, ConfigError, DisposedError } from '@deepspeed-ts/core';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { initialize } from '../initialize.js';
-import type { Batch } from './batch.js';
 import { NonFiniteError } from './errors.js';
 import { tinyBatch, tinyModel, usable, weightsOf, withEngine } from './test-support.js';
 

@@ -1,14 +1,14 @@
-import { DeepSpeedError, type Tensor, type TrainingEngine } from '@deepspeed-ts/core';
+import { type Batch, type CheckpointedEngine, type Dataset, DeepSpeedError, type Tensor } from '@deepspeed-ts/core';
 import { Checkpointer } from '../checkpoint/checkpointer.js';
 import type { LoadCheckpointOptions, LoadedCheckpoint, SaveCheckpointOptions, SavedCheckpoint } from '../checkpoint/options.js';
 import type { Counters } from '../checkpoint/progress.js';
 import type { BatchTriad } from '../config/batch.js';
-import { DataLoader, type DataLoaderOptions, type Dataset } from '../data/index.js';
+import { DataLoader, type DataLoaderOptions } from '../data/index.js';
 import type { CommunicationLog } from '../observe/comms/communication-log.js';
 import { Observability } from '../observe/observability.js';
 import type { ModelProfile } from '../observe/profile/profile.js';
 import { skipsOverflow } from '../precision/index.js';
-import { type Batch, drawFrom } from './batch.js';
+import { drawFrom } from './batch.js';
 import { DebugAccess } from './debug.js';
 import { EngineInfo } from './engine-info.js';
 import { NonFiniteError } from './errors.js';
@@ -20,7 +20,7 @@ import { type Save16bitModelOptions, saveModel } from './save-model.js';
 export type { TrainableModel } from './parts.js';
 
 /** Trains a model as its config says. Made by `initialize`. */
-export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch> {
+export class DeepSpeedEngine extends EngineInfo implements CheckpointedEngine {
   /** Weights, gradients and optimizer state of single parameters, to look at and to change. */
   readonly debug: DebugAccess;
   readonly #checkpointer: Checkpointer;
@@ -178,6 +178,11 @@ export class DeepSpeedEngine extends EngineInfo implements TrainingEngine<Batch>
     } finally {
       for (const loss of losses) loss.dispose();
     }
+  }
+
+  /** The loss of one micro-batch of this rank, f32 [], with nothing dropped and no trace of it. The caller disposes it. */
+  evaluate(batch: Batch): Tensor {
+    return this.training.evaluate(batch);
   }
 
   async evalBatch(batch: Batch): Promise<number> {

@@ -1,10 +1,9 @@
-import type { Communicator, Device, Fp8Training, Module, Tensor } from '@deepspeed-ts/core';
+import type { Batch, Communicator, Device, Fp8Training, Module, Tensor } from '@deepspeed-ts/core';
 import type { OptimizerOptions, ZeroStore } from '@deepspeed-ts/zero';
 import type { DeepSpeedConfig } from '../config/index.js';
 import type { DataLoaderState } from '../data/index.js';
 import type { LossScaler } from '../precision/index.js';
 import type { LRScheduler } from '../schedules/index.js';
-import type { Batch } from './batch.js';
 import type { EngineOptimizer } from './optimizer.js';
 
 /** Draws micro-batches and can tell where it stands. */

@@ -1,8 +1,7 @@
-import { uniforms } from '@deepspeed-ts/core';
+import { type Batch, uniforms } from '@deepspeed-ts/core';
 import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { expect } from 'vitest';
 import { type InitializeOptions, initialize } from '../initialize.js';
-import type { Batch } from './batch.js';
 import type { DeepSpeedEngine } from './engine.js';
 
 const VOCABULARY = 17;

@@ -1,4 +1,5 @@
 import {
+  type Batch,
   backward,
   DeepSpeedError,
   full,
@@ -13,7 +14,7 @@ import type { Counters } from '../checkpoint/progress.js';
 import { skipsOverflow } from '../precision/index.js';
 import { ActivationCheckpointing, type CheckpointTimes } from './activation-checkpointing.js';
 import { afterwards } from './afterwards.js';
-import { type Batch, toDevice } from './batch.js';
+import { toDevice } from './batch.js';
 import { LossScaleError, NonFiniteError } from './errors.js';
 import type { EngineParts } from './parts.js';
 import type { Phase } from './wall-clock.js';

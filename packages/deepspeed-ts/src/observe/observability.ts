@@ -1,6 +1,5 @@
-import { type Communicator, DeepSpeedError, type Device, type Module, type Tensor } from '@deepspeed-ts/core';
+import { type Batch, type Communicator, DeepSpeedError, type Device, type Module, type Tensor } from '@deepspeed-ts/core';
 import type { DeepSpeedConfig } from '../config/index.js';
-import type { Batch } from '../engine/batch.js';
 import type { StepObserver } from '../engine/training.js';
 import { type Phase, WallClock } from '../engine/wall-clock.js';
 import { dtypesOf } from '../precision/index.js';

@@ -1,4 +1,5 @@
 import {
+  type Batch,
   bytesOf,
   empty,
   type GradientTarget,
@@ -10,7 +11,6 @@ import {
 } from '@deepspeed-ts/core';
 import type { DeepSpeedConfig } from '../config/index.js';
 import { type EngineOptions, engineParts } from '../engine/assemble.js';
-import type { Batch } from '../engine/batch.js';
 import type { EngineParts, TrainableModel } from '../engine/parts.js';
 import { Training } from '../engine/training.js';
 import { DryBackend } from './dry-backend.js';

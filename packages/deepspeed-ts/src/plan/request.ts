@@ -1,11 +1,10 @@
-import { DeepSpeedError, type MemoryModel, namedParameters } from '@deepspeed-ts/core';
+import { type Batch, DeepSpeedError, type MemoryModel, namedParameters } from '@deepspeed-ts/core';
 import { cpuMemoryModel } from '@deepspeed-ts/kernels-cpu';
 import { DecoderLM, decoderConfig } from '@deepspeed-ts/transformers';
 import type { DeepSpeedConfig } from '../config/index.js';
 import { readConfig } from '../config/source.js';
 import type { DeviceName } from '../device.js';
 import type { EngineOptions } from '../engine/assemble.js';
-import type { Batch } from '../engine/batch.js';
 import type { TrainableModel } from '../engine/parts.js';
 import { dtypesOf } from '../precision/index.js';
 import type { Holdings } from './dry-device.js';

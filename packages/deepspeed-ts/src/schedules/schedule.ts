@@ -1,3 +1,5 @@
+import type { LearningRates } from '@deepspeed-ts/core';
+
 /** Adam's (beta1, beta2). */
 export type Betas = readonly [number, number];
 
@@ -5,9 +7,7 @@ export type Betas = readonly [number, number];
  * A learning-rate policy: a pure function of the iteration. Iteration -1 is the state before the first `step()`, which the first
  * optimizer step runs with; after k calls of `step()` the iteration is k - 1.
  */
-export interface Schedule {
-  /** @param baseLr - The learning rate of the parameter group in the optimizer's own settings. */
-  lr(iteration: number, baseLr: number): number;
+export interface Schedule extends LearningRates {
   /** Set by policies that also cycle the momentum. */
   betas?(iteration: number): Betas;
 }
