@@ -176,7 +176,13 @@ export const products: Record<string, Case> = {
     op: 'linear_dx',
     inputs: [values([150, 105], 1), values([70, 130], 2), values([35, 130], 3)],
     outputs: [zeros('f32', [150, 130])],
-    attrs: [2, 0],
+    attrs: [2, 0, 0],
+  },
+  linear_add: {
+    op: 'linear_add',
+    inputs: [values([150, 16], 1), values([70, 16], 2)],
+    outputs: [values([150, 105], 3)],
+    attrs: [20],
   },
   linear_dw: {
     op: 'linear_dw',

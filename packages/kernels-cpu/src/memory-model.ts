@@ -6,7 +6,7 @@ const MiB = 2 ** 20;
 
 /** Ops that core composes of others here: there is no kernel. */
 const absent = new Set([
-  ...['fp8_advance', 'fp8_cast', 'fp8_matmul', 'fp8_swiglu', 'fp8_swiglu_backward', 'linear_fp8', 'mlp', 'mlp_fp8'],
+  ...['fp8_advance', 'fp8_cast', 'fp8_matmul', 'fp8_swiglu', 'fp8_swiglu_backward', 'linear_fp8', 'lora', 'mlp', 'mlp_fp8'],
   ...['gelu_backward_recompute', 'swiglu_backward_recompute', 'linear_gelu', 'linear_gelu_backward'],
   ...['linear_cross_entropy_fused', 'linear_cross_entropy_fused_backward'],
 ]);
@@ -67,8 +67,12 @@ class CpuScratch {
         yield* this.#product(rows(x!), columns(outputs[0]!), columns(x!), outputs[0]!.dtype === 'f32');
         if (attrs[1]) yield ['all.1', 4 * (columns(outputs[0]!) + this.tile.nr)];
         return;
-      case 'linear_dx':
-        return yield* this.#product(rows(x!), columns(outputs[0]!), columns(x!), outputs[0]!.dtype === 'f32');
+      case 'linear_dx': {
+        const depth = inputs.slice(1).reduce((sum, { shape }) => sum + shape[attrs[1] ? 1 : 0]!, 0);
+        return yield* this.#product(rows(x!), columns(outputs[0]!), depth, outputs[0]!.dtype === 'f32');
+      }
+      case 'linear_add':
+        return yield* this.#product(rows(x!), w!.shape[0]!, columns(x!), outputs[0]!.dtype === 'f32');
       case 'linear_dw':
         for (const dw of outputs) {
           const [first = 1, second = 1] = dw.shape;

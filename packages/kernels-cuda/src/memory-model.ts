@@ -3,7 +3,7 @@ import { bytesOf, type DType, isFloat, type MemoryModel, numelOf, type ScratchRe
 const MiB = 2 ** 20;
 
 /** Ops that core composes of others here: there is no kernel. */
-const absent = new Set(['linear_fp8', 'mlp', 'mlp_fp8']);
+const absent = new Set(['linear_fp8', 'lora', 'mlp', 'mlp_fp8']);
 /** Kernels that don't take every float dtype. */
 const taken: Readonly<Record<string, readonly DType[]>> = {
   grad_norm: ['f32'],
@@ -40,7 +40,7 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
     case 'linear_dx':
     case 'linear_gelu': {
       const count = op.endsWith('gelu') ? 1 : attrs[0]!;
-      const layout = op === 'linear' ? attrs[2]! : attrs.at(-1)!;
+      const layout = op === 'linear' ? attrs[2]! : op === 'linear_dx' ? attrs[1]! : attrs[0]!;
       const weights = inputs.slice(1, 1 + count);
       if (count > 1 && (layout === 1 || !adjacent(weights))) yield ['a', bytesOfAll(weights)];
       const biases = op === 'linear' && attrs[1] ? inputs.slice(1 + count, 1 + 2 * count) : [];
@@ -90,7 +90,7 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
 }
 
 const products = new Set([
-  ...['linear', 'linear_dx', 'linear_dw', 'linear_gelu', 'linear_gelu_backward', 'matmul', 'fp8_matmul'],
+  ...['linear', 'linear_add', 'linear_dx', 'linear_dw', 'linear_gelu', 'linear_gelu_backward', 'matmul', 'fp8_matmul'],
   ...['linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_fused'],
 ]);
 

@@ -4,7 +4,7 @@ import type { Attrs, Op } from '../ops/define-op.js';
 import { launch } from '../ops/launch.js';
 import { empty } from '../tensor/create.js';
 import type { Device } from '../tensor/device.js';
-import type { Tensor } from '../tensor/tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 import { isRecording } from './mode.js';
 import type { Edge } from './node.js';
 import { OpNode } from './op-node.js';
@@ -33,7 +33,7 @@ export function apply<A extends Attrs>(op: Op<A>, args: readonly Argument[], att
   try {
     const specs = op.infer(inputs, attrs);
     const device = commonDevice(op.name, inputs);
-    const outputs = specs.map(({ shape, dtype }) => empty(device, shape, dtype));
+    const outputs = specs.map(({ shape, dtype }, i) => (i === 0 && takenOver(op, args)) || empty(device, shape, dtype));
     launch(op, inputs, outputs, attrs);
     record(op, args, attrs, outputs);
     return outputs;
@@ -57,6 +57,13 @@ function record<A extends Attrs>(op: Op<A>, args: readonly Argument[], attrs: A,
     output.node = node.retain();
     output.nodeOutput = i;
   }
+}
+
+/** The same memory as a new tensor, where the op may write over it and this argument is its only owner. */
+function takenOver<A extends Attrs>({ takesOver }: Op<A>, args: readonly Argument[]): Tensor | undefined {
+  const input = takesOver === undefined ? undefined : args[takesOver];
+  if (!(input instanceof Tensor) || input.buffer.owners > 1) return undefined;
+  return new Tensor(input.buffer.retain(), input.shape, input.dtype, input.byteOffset);
 }
 
 function commonDevice(op: string, inputs: readonly Tensor[]): Device {

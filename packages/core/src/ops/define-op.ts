@@ -58,6 +58,11 @@ export interface OpDefinition<A extends Attrs> {
   vjp?(context: VjpContext<A>): void;
   /** What `vjp` reads; everything else is freed after the forward pass. */
   readonly saves?: { readonly inputs?: readonly number[]; readonly outputs?: readonly number[] };
+  /**
+   * The input whose memory the first output may take, where nobody else holds it: an op that adds to what it gets. Kernels and `compose`
+   * bear both, one memory or two.
+   */
+  readonly takesOver?: number;
   /** Cases for the op contract: every backend is compared with the reference on them. */
   samples(random: Random): Sample<A>[];
   /** Float dtypes that the op means to support; default all three. */

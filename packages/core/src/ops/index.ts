@@ -32,6 +32,7 @@ import {
 import { linearFp8Op } from './linear-fp8.js';
 import { linearGelu, linearGeluBackward } from './linear-gelu.js';
 import { lionOp } from './lion.js';
+import { linearAdd, loraOp } from './lora.js';
 import { matmulOp } from './matmul.js';
 import { mlpOp } from './mlp.js';
 import { mlpFp8Op } from './mlp-fp8.js';
@@ -81,6 +82,7 @@ export const ops: readonly Op<any>[] = [
   layerNormOp,
   layerNormBackward,
   linearOp,
+  linearAdd,
   linearDw,
   linearDx,
   linearFp8Op,
@@ -91,6 +93,7 @@ export const ops: readonly Op<any>[] = [
   linearCrossEntropyFused,
   linearCrossEntropyFusedBackward,
   lionOp,
+  loraOp,
   matmulOp,
   mlpOp,
   mlpFp8Op,
@@ -127,6 +130,7 @@ export { layerNorm } from './layer-norm.js';
 export { type LinearLayout, linear } from './linear.js';
 export { linearCrossEntropy } from './linear-cross-entropy.js';
 export { type Fp8Layer, linearFp8 } from './linear-fp8.js';
+export { type LoraOptions, lora } from './lora.js';
 export { matmul } from './matmul.js';
 export { type MlpActivation, mlp } from './mlp.js';
 export { mlpFp8 } from './mlp-fp8.js';

@@ -46,19 +46,19 @@ export const linearGeluBackward = defineOp<{ layout: number; accumulate: number 
   name: 'linear_gelu_backward',
   attrs: ['layout', 'accumulate'],
   infer([dy, w, h], { layout }) {
-    const [da] = linearDx.infer([dy!, w!], { n: 1, layout });
+    const [da] = linearDx.infer([dy!, w!], { n: 1, layout, columnOffset: 0 });
     expect(da!.shape.join() === h!.shape.join(), 'linear_gelu_backward', `h of shape [${da!.shape.join(', ')}]`, h!);
     return [da!, da!, { shape: [columns(h!)], dtype: dy!.dtype }];
   },
   reference([dy, w, h], { layout, accumulate }, [dh, a, db]) {
     const da = hostTensor(h!.shape, 'f32');
-    linearDx.reference([dy!, w!], { n: 1, layout }, [da]);
+    linearDx.reference([dy!, w!], { n: 1, layout, columnOffset: 0 }, [da]);
     geluBackwardRecompute.reference([da, h!], TANH, [dh!, a!]);
     columnSum.reference([dh!], { n: 1, columnOffset: 0, accumulate }, [db!]);
   },
   compose([dy, w, h], { layout, accumulate }, [dh, a, db]) {
     const da = empty(h!.device, h!.shape, h!.dtype);
-    launch(linearDx, [dy!, w!], [da], { n: 1, layout });
+    launch(linearDx, [dy!, w!], [da], { n: 1, layout, columnOffset: 0 });
     launch(geluBackwardRecompute, [da, h!], [dh!, a!], TANH);
     da.dispose();
     launch(columnSum, [dh!], [db!], { n: 1, columnOffset: 0, accumulate });

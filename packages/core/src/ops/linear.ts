@@ -76,7 +76,7 @@ export const linearOp = defineOp<LinearAttrs>({
     const dy = grad(0)!;
     if (wants(0)) {
       const weights = Array.from({ length: n }, (_, i) => input(1 + i));
-      launch(linearDx, [dy, ...weights], [into(0).tensor], { n, layout });
+      launch(linearDx, [dy, ...weights], [into(0).tensor], { n, layout, columnOffset: 0 });
     }
     const sizes = Array.from({ length: n }, (_, i) => outSize(inputSpecs[1 + i]!, layout));
     for (const { columnOffset, accumulate, tensors } of gradientRuns(sizes, (i) => (wants(1 + i) ? into(1 + i) : undefined)))
@@ -99,17 +99,17 @@ export const linearOp = defineOp<LinearAttrs>({
   ],
 });
 
-/** dx = sum_i dy_i W_i, one accumulation in f32. */
-export const linearDx = defineOp<{ n: number; layout: number }>({
+/** dx = sum_i dy_i W_i, one accumulation in f32. The dy_i are dy's columns one after another from columnOffset on. */
+export const linearDx = defineOp<{ n: number; layout: number; columnOffset: number }>({
   name: 'linear_dx',
-  attrs: ['n', 'layout'],
+  attrs: ['n', 'layout', 'columnOffset'],
   infer: ([dy, w], { layout }) => [{ shape: withColumns(dy!.shape, inSize(w!, layout)), dtype: dy!.dtype }],
-  reference([dy, ...weights], { layout }, [dx]) {
+  reference([dy, ...weights], { layout, columnOffset }, [dx]) {
     const size = columns(dx!);
     const total = columns(dy!);
     dx!.data.fill(0);
     for (let row = 0; row < rowsOf(dy!); row++) {
-      let offset = 0;
+      let offset = columnOffset;
       for (const w of weights) {
         const out = outSize(w, layout);
         for (let o = 0; o < out; o++) {
@@ -121,8 +121,9 @@ export const linearDx = defineOp<{ n: number; layout: number }>({
     }
   },
   samples: (r) => [
-    { inputs: [r.randn(5, 11), r.randn(6, 8), r.randn(5, 8)], attrs: { n: 2, layout: 0 } },
-    { inputs: [r.randn(64, 130), r.randn(96, 130)], attrs: { n: 1, layout: 1 } },
+    { inputs: [r.randn(5, 11), r.randn(6, 8), r.randn(5, 8)], attrs: { n: 2, layout: 0, columnOffset: 0 } },
+    { inputs: [r.randn(64, 130), r.randn(96, 130)], attrs: { n: 1, layout: 1, columnOffset: 0 } },
+    { inputs: [r.randn(64, 130), r.randn(40, 8)], attrs: { n: 1, layout: 0, columnOffset: 90 }, note: 'some columns' },
   ],
 });
 

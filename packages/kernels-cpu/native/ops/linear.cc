@@ -18,8 +18,9 @@ template <class T> static Pieces<T> weights(const View* w, int n, int layout, bo
   return p;
 }
 
-// Weights must take rows of `inputs` and together give rows of `outputs`.
-static const char* check_weights(const char* op, const View* w, int n, int layout, int64_t inputs, int64_t outputs) {
+// Weights must take rows of `inputs` and together give rows of `outputs`, or no more than those where `some` will do.
+static const char* check_weights(const char* op, const View* w, int n, int layout, int64_t inputs, int64_t outputs,
+                                 bool some = false) {
   if (n > kMaxPieces) return error_text("%s: at most %d weights at once, got %d", op, kMaxPieces, n);
   int64_t sum = 0;
   for (int i = 0; i < n; i++) {
@@ -27,7 +28,7 @@ static const char* check_weights(const char* op, const View* w, int n, int layou
     if (in != inputs) return error_text("%s: weight %d takes rows of %lld, got %lld", op, i, (long long)in, (long long)inputs);
     sum += w[i].dims[layout == 0 ? 0 : 1];
   }
-  if (sum == outputs) return nullptr;
+  if (sum == outputs || (some && sum < outputs)) return nullptr;
   return error_text("%s: the weights give rows of %lld, the other side has %lld", op, (long long)sum, (long long)outputs);
 }
 
@@ -54,18 +55,38 @@ KERNEL(linear, kFloats) {
   return by_float(c.in[0].dtype, [&](auto t) { return linear<decltype(t)>(c, n, c.attrs[1] != 0, (int)c.attrs[2]); });
 }
 
-// dx [rows, I] = sum_i dy_i W_i: one product over the concatenated S, so one accumulation in f32.
+// dx [rows, I] = sum_i dy_i W_i: one product over the concatenated S, so one accumulation in f32. The dy_i are dy's columns one
+// after another from columnOffset on.
 KERNEL(linear_dx, kFloats) {
   const int n = (int)c.attrs[0], layout = (int)c.attrs[1];
-  if (const char* error = check_weights("linear_dx", c.in + 1, n, layout, c.out[0].cols(), c.in[0].cols())) return error;
+  const int64_t offset = (int64_t)c.attrs[2];
+  const int64_t left = c.in[0].cols() - offset;
+  if (const char* error = check_weights("linear_dx", c.in + 1, n, layout, c.out[0].cols(), left, true)) return error;
   return by_float(c.in[0].dtype, [&](auto t) -> const char* {
     using T = decltype(t);
     const View &dy = c.in[0], &dx = c.out[0];
     Gemm<T, T, T> g = {};
-    g.m = dy.rows(), g.n = dx.cols(), g.k = dy.cols();
-    g.a = dy.as<T>(), g.lda = g.k, g.c = dx.as<T>(), g.ldc = g.n;
     g.b = weights<T>(c.in + 1, n, layout, true);
+    g.m = dy.rows(), g.n = dx.cols();
+    for (int i = 0; i < n; i++) g.k += g.b.extent[i];
+    g.a = dy.as<T>() + offset, g.lda = dy.cols(), g.c = dx.as<T>(), g.ldc = g.n;
     return multiply(g) ? nullptr : kOutOfWorkspace;
+  });
+}
+
+// y [rows, S] += x W' on W's columns of y, from columnOffset on: W [O, K].
+KERNEL(linear_add, kFloats) {
+  const View &x = c.in[0], &w = c.in[1], &y = c.out[0];
+  const int64_t offset = (int64_t)c.attrs[0];
+  if (x.rows() != y.rows()) return error_text("linear_add: x has %lld rows, y %lld", (long long)x.rows(), (long long)y.rows());
+  if (const char* error = check_weights("linear_add", &w, 1, 0, x.cols(), y.cols() - offset, true)) return error;
+  return by_float(x.dtype, [&](auto t) -> const char* {
+    using T = decltype(t);
+    Gemm<T, T, T> g = {};
+    g.m = x.rows(), g.n = w.dims[0], g.k = x.cols();
+    g.a = x.as<T>(), g.lda = g.k, g.b = weights<T>(&w, 1, 0, false);
+    g.c = y.as<T>() + offset, g.ldc = y.cols(), g.accumulate = true;
+    return gemm(g) ? nullptr : kOutOfWorkspace;
   });
 }
 

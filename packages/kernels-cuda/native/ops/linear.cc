@@ -36,8 +36,8 @@ bool are_adjacent(const View* v, int n) {
   return true;
 }
 
-// Weights must take rows of `inputs` and together give rows of `outputs`.
-const char* check_weights(const char* op, const Weights& weights, int32_t dtype, int64_t inputs, int64_t outputs) {
+// Weights must take rows of `inputs` and together give rows of `outputs`, or no more than those where `some` will do.
+const char* check_weights(const char* op, const Weights& weights, int32_t dtype, int64_t inputs, int64_t outputs, bool some = false) {
   for (int i = 0; i < weights.n; i++) {
     const View& w = weights.w[i];
     const int64_t in = w.dims[weights.layout ? 0 : 1];
@@ -45,7 +45,7 @@ const char* check_weights(const char* op, const Weights& weights, int32_t dtype,
     if (w.dtype != dtype) return error_text("%s: weight %d of the other side's dtype (code %d), got code %d", op, i, dtype, w.dtype);
   }
   const int64_t sum = weights.total();
-  if (sum == outputs) return nullptr;
+  if (sum == outputs || (some && sum < outputs)) return nullptr;
   return error_text("%s: the weights give rows of %lld, the other side has %lld", op, (long long)sum, (long long)outputs);
 }
 
@@ -151,19 +151,37 @@ KERNEL(linear, kFloats) {
   return forward(c, weights, has_bias ? c.in + 1 + n : nullptr);
 }
 
-// dx [rows, I] = sum_i dy_i W_i: one product over the concatenated S, so one accumulation in f32.
+// dx [rows, I] = sum_i dy_i W_i: one product over the concatenated S, so one accumulation in f32. The dy_i are dy's columns one
+// after another from columnOffset on.
 KERNEL(linear_dx, kFloats) {
   const View &dy = c.in[0], &dx = c.out[0];
   const Weights weights = {c.in + 1, int(c.attrs[0]), int(c.attrs[1])};
-  if (const char* error = check_weights("linear_dx", weights, dy.dtype, dx.cols(), dy.cols())) return error;
+  const int64_t offset = int64_t(c.attrs[2]);
+  if (const char* error = check_weights("linear_dx", weights, dy.dtype, dx.cols(), dy.cols() - offset, true)) return error;
   const void* w = together(weights, c.stream);
   if (!w) return kNoWorkspace;
   Gemm g = {};
-  g.m = dx.rows(), g.n = dx.cols(), g.k = dy.cols();
-  g.a = dy.data, g.lda = g.k;
+  g.m = dx.rows(), g.n = dx.cols(), g.k = weights.total();
+  g.a = offset_of(dy.data, offset, dy.dtype), g.lda = dy.cols();
   g.b = w, g.transpose_b = weights.layout == 1, g.ldb = weights.layout == 1 ? g.k : g.n;
   g.c = dx.data, g.ldc = g.n;
   g.in_dtype = DType(dy.dtype), g.out_dtype = DType(dx.dtype);
+  return gemm(g, c.stream);
+}
+
+// y [rows, S] += x W' on W's columns of y, from columnOffset on: W [O, K].
+KERNEL(linear_add, kFloats) {
+  const View &x = c.in[0], &y = c.out[0];
+  const Weights weights = {c.in + 1, 1, 0};
+  const int64_t offset = int64_t(c.attrs[0]);
+  if (x.rows() != y.rows()) return error_text("linear_add: x has %lld rows, y %lld", (long long)x.rows(), (long long)y.rows());
+  if (const char* error = check_weights("linear_add", weights, x.dtype, x.cols(), y.cols() - offset, true)) return error;
+  Gemm g = {};
+  g.m = x.rows(), g.n = weights.total(), g.k = x.cols();
+  g.a = x.data, g.lda = g.k;
+  g.b = weights.w[0].data, g.transpose_b = true, g.ldb = g.k;
+  g.c = offset_of(y.data, offset, y.dtype), g.ldc = y.cols(), g.beta = 1;
+  g.in_dtype = DType(x.dtype), g.out_dtype = DType(y.dtype);
   return gemm(g, c.stream);
 }
 

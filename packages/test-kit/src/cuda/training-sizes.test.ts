@@ -127,11 +127,11 @@ const products: readonly Case[] = [
     attrs: { n: 3, hasBias: 0, layout: 0 },
   },
   { op: 'linear', inputs: [randn([131, 1037]), weight(259, 1037, 1), randn([259], 1, 2)], attrs: { n: 1, hasBias: 1, layout: 0 } },
-  { op: 'linear_dx', inputs: [randn([1024, 2304]), weight(768, 2304, 1)], attrs: { n: 1, layout: 1 } },
+  { op: 'linear_dx', inputs: [randn([1024, 2304]), weight(768, 2304, 1)], attrs: { n: 1, layout: 1, columnOffset: 0 } },
   {
     op: 'linear_dx',
     inputs: [randn([777, 3072]), weight(2048, 2048, 1), weight(512, 2048, 2), weight(512, 2048, 3)],
-    attrs: { n: 3, layout: 0 },
+    attrs: { n: 3, layout: 0, columnOffset: 0 },
   },
   ...[0, 1].flatMap((accumulate): Case[] => [
     {

@@ -42,7 +42,8 @@ const head = (x: View, w: View) => 2 * rows(x) * numel(w);
 const RULES: Readonly<Record<string, Rule>> = {
   linear: forwardProduct,
   linear_gelu: forwardProduct,
-  linear_dx: inputGradient,
+  linear_dx: ([dy, ...weights]) => 2 * rows(dy!) * sum(weights),
+  linear_add: ([x, w]) => 2 * rows(x!) * numel(w!),
   linear_dx_gelu: inputGradient,
   linear_gelu_backward: inputGradient,
   linear_dw: ([dy], gradients) => 2 * rows(dy!) * sum(gradients),
