@@ -100,7 +100,15 @@ function layer(name: string, outs: readonly number[], k: number, bias: boolean):
   const weight: Spec = [layout ? [k, n] : [n, k]];
   return [
     kernel('linear', shape, [[[TOKENS, k]], ...weights, ...biases], [[[TOKENS, n]]], forward, counted, `${name} forward`),
-    kernel('linear_dx', shape, [[[TOKENS, n]], ...weights], [[[TOKENS, k]]], { n: outs.length, layout, columnOffset: 0 }, counted, `${name} dx`),
+    kernel(
+      'linear_dx',
+      shape,
+      [[[TOKENS, n]], ...weights],
+      [[[TOKENS, k]]],
+      { n: outs.length, layout, columnOffset: 0 },
+      counted,
+      `${name} dx`,
+    ),
     kernel('linear_dw', shape, [[[TOKENS, n]], [[TOKENS, k]]], [weight], { ...dw, accumulate: 0 }, counted, `${name} dw`),
     kernel('linear_dw', shape, [[[TOKENS, n]], [[TOKENS, k]]], [weight], { ...dw, accumulate: 1 }, counted, `${name} dw, accumulating`),
   ];

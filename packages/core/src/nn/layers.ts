@@ -1,7 +1,7 @@
-import { embedding, type Fp8Layer, type LinearLayout, layerNorm, linear, linearFp8, rmsNorm } from '../ops/index.js';
+import { embedding, type Fp8Layer, type LinearLayout, layerNorm, linear, linearFp8, lora, rmsNorm } from '../ops/index.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Initializer, init } from './init.js';
-import { Module } from './module.js';
+import { type Child, Module } from './module.js';
 import { Parameter } from './parameter.js';
 
 export interface LinearOptions {
@@ -12,6 +12,16 @@ export interface LinearOptions {
   readonly init?: Initializer;
 }
 
+/** A low-rank update of a linear layer: scale B A beside its weight (Hu et al., arXiv:2106.09685). */
+export interface LoraAdapter {
+  /** [rank, inputs] and [outputs, rank], however the layer's own weight is stored. */
+  readonly a: Parameter;
+  readonly b: Parameter;
+  readonly scale: number;
+  /** Probability with which elements of its input are dropped, in training. */
+  readonly dropout: number;
+}
+
 /** y = x W' + b over the last axis. */
 export class Linear extends Module<[Tensor], Tensor> {
   readonly weight: Parameter;
@@ -19,6 +29,8 @@ export class Linear extends Module<[Tensor], Tensor> {
   readonly layout: LinearLayout;
   /** Set while the layer trains in 8 bits; see `Fp8Training`. */
   fp8: Fp8Layer | undefined;
+  /** Set while the layer has one. Its parameters are the layer's, named as PEFT names them. */
+  adapter: LoraAdapter | undefined;
 
   constructor(inputs: number, outputs: number, options: LinearOptions = {}) {
     super();
@@ -32,6 +44,20 @@ export class Linear extends Module<[Tensor], Tensor> {
     if (options.bias ?? true) this.bias = new Parameter([outputs], options.init ? init.constant(0) : init.uniform(-bound, bound));
   }
 
+  override *children(): Iterable<readonly [string, Child]> {
+    yield ['weight', this.weight];
+    if (this.bias) yield ['bias', this.bias];
+    if (this.adapter) yield* [['lora_A.weight', this.adapter.a] as const, ['lora_B.weight', this.adapter.b] as const];
+  }
+
+  get outputs(): number {
+    return this.weight.shape[this.layout === 'out_in' ? 0 : 1]!;
+  }
+
+  get inputs(): number {
+    return this.weight.shape[this.layout === 'out_in' ? 1 : 0]!;
+  }
+
   forward(x: Tensor): Tensor {
     return fusedLinear(x, [this]);
   }
@@ -43,7 +69,13 @@ export function fusedLinear(x: Tensor, layers: readonly Linear[]): Tensor {
   const weights = layers.map(({ weight }) => weight);
   const [{ layout, fp8 }] = layers as readonly [Linear];
   const inEightBits = fp8 && layers.every((layer) => layer.fp8) && (layout === 'out_in' || layers.length === 1);
-  return inEightBits ? linearFp8(x, weights, biases, layout, fp8) : linear(x, weights, biases, layout);
+  let y = inEightBits ? linearFp8(x, weights, biases, layout, fp8) : linear(x, weights, biases, layout);
+  let columnOffset = 0;
+  for (const { adapter, outputs } of layers) {
+    if (adapter) y = lora(y, x, { ...adapter, columnOffset });
+    columnOffset += outputs;
+  }
+  return y;
 }
 
 /** Rows of a table by id. A unit of its own: the table is often the largest parameter, and used at both ends of the model. */

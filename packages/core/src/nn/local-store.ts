@@ -26,7 +26,8 @@ export class LocalStore implements ParameterStore {
   readonly #values = new Map<Parameter, Tensor>();
   readonly #gradients = new Map<Parameter, Tensor>();
   readonly #attached = new Set<Parameter>();
-  readonly #names: ReadonlyMap<string, Parameter>;
+  readonly #seed: number;
+  #names: ReadonlyMap<string, Parameter> = new Map();
 
   constructor(
     model: Module,
@@ -35,18 +36,27 @@ export class LocalStore implements ParameterStore {
   ) {
     this.dtype = dtype;
     this.#gradientDtype = gradientDtype;
-    this.#names = namedParameters(model);
+    this.#seed = seed;
     try {
-      for (const [name, parameter] of this.#names) {
-        parameter.attach(this);
-        this.#attached.add(parameter);
-        const values = empty(device, parameter.shape, dtype, { kind: 'parameters' }).keep();
-        this.#values.set(parameter, values);
-        if (!weights?.has(name)) initialise(parameter.init, { seed, name }, values, 0);
-      }
+      this.adopt(model, weights);
     } catch (error) {
       this.dispose();
       throw error;
+    }
+  }
+
+  /** Takes what parameters the model has got since, such as those of adapters, and lets go of those that it has no more. */
+  adopt(model: Module, weights?: WeightSource): void {
+    this.#names = namedParameters(model);
+    const present = new Set(this.#names.values());
+    for (const parameter of [...this.#attached]) if (!present.has(parameter)) this.#drop(parameter);
+    for (const [name, parameter] of this.#names) {
+      if (this.#attached.has(parameter)) continue;
+      parameter.attach(this);
+      this.#attached.add(parameter);
+      const values = empty(this.device, parameter.shape, this.dtype, { kind: 'parameters' }).keep();
+      this.#values.set(parameter, values);
+      if (!weights?.has(name)) initialise(parameter.init, { seed: this.#seed, name }, values, 0);
     }
   }
 
@@ -103,10 +113,15 @@ export class LocalStore implements ParameterStore {
   }
 
   dispose(): void {
-    this.zeroGrad();
-    for (const value of this.#values.values()) value.dispose();
-    for (const parameter of this.#attached) parameter.attach(undefined);
-    this.#values.clear();
-    this.#attached.clear();
+    for (const parameter of [...this.#attached]) this.#drop(parameter);
+  }
+
+  #drop(parameter: Parameter): void {
+    for (const tensors of [this.#values, this.#gradients]) {
+      tensors.get(parameter)?.dispose();
+      tensors.delete(parameter);
+    }
+    parameter.attach(undefined);
+    this.#attached.delete(parameter);
   }
 }

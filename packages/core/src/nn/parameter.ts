@@ -46,6 +46,11 @@ export class Parameter implements TensorSpec {
     return this.store.dtype;
   }
 
+  /** Whether a store has it. */
+  get isStored(): boolean {
+    return this.#store !== undefined;
+  }
+
   get store(): ParameterStore {
     if (!this.#store) {
       throw new DeepSpeedError(

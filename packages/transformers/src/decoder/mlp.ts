@@ -37,14 +37,17 @@ export class MLP extends Module<[Tensor], Tensor> {
 
   forward(x: Tensor): Tensor {
     const { mlp: activation, layout, dropout: p } = this.#config;
-    const y = this.#out.fp8 ? this.#inEightBits(x) : mlp(x, this.#in, this.#out, activation, layout);
+    const inParts = [...this.#in, this.#out].some(({ fp8, adapter }) => fp8 || adapter);
+    const y = inParts ? this.#inParts(x) : mlp(x, this.#in, this.#out, activation, layout);
     return dropout(y, p.residual);
   }
 
-  #inEightBits(x: Tensor): Tensor {
+  /** In eight bits, or with adapters. */
+  #inParts(x: Tensor): Tensor {
     const { mlp: activation, layout, mlpBias } = this.#config;
     const [first, last] = [this.#in[0]!.fp8, this.#out.fp8];
-    const whole = first && last && activation === 'swiglu' && layout === 'out_in' && !mlpBias && this.#in.every(({ fp8 }) => fp8);
+    const alike = [...this.#in, this.#out].every(({ fp8, adapter }) => fp8 && !adapter);
+    const whole = alike && first && last && activation === 'swiglu' && layout === 'out_in' && !mlpBias;
     if (whole) {
       const weights = this.#in.map(({ weight }) => weight);
       return mlpFp8(x, weights, this.#out.weight, [first, last]);
