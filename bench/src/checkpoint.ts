@@ -1,4 +1,4 @@
-import { closeSync, constants, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -17,10 +17,11 @@ const READ = 16 * 2 ** 20;
 const { WebAssembly } = globalThis as unknown as { WebAssembly: { Memory: new (size: { initial: number }) => { buffer: ArrayBuffer } } };
 
 interface Round {
-  readonly diskGBs: number;
+  readonly diskWriteGBs: number;
+  readonly diskReadGBs: number;
   readonly copyMs: number;
   readonly blockedMs: number;
-  /** From the end of the copy until it is safe on disk. */
+  /** From the end of the copy until it is safe on disk under its name. */
   readonly writeGBs: number;
   readonly delayMs: number;
   readonly loadGBs: number;
@@ -29,7 +30,8 @@ interface Round {
 /**
  * Saving and loading a GPT-2 in f32 on one rank, in BENCH_DIRECTORY or the system's temporary folder. Beside the write stands what the disk takes
  * in one sequential stream of the same size (past the page cache, or through it with an fsync, whichever is faster); beside the time that
- * saveCheckpoint blocks, a bare copy of the same state to the host.
+ * saveCheckpoint blocks, a bare copy of the same state to the host; beside loading, one sequential stream past the page cache. No checkpoint
+ * replaces another: to take away the files of an old one is no part of writing.
  */
 export async function benchCheckpoint(): Promise<void> {
   const directory = mkdtempSync(join(process.env.BENCH_DIRECTORY ?? tmpdir(), 'bench-checkpoint-'));
@@ -38,13 +40,14 @@ export async function benchCheckpoint(): Promise<void> {
   try {
     const rounds: Round[] = [];
     const sizes = [...namedParameters(engine.model).values()].map(({ numel }) => 12 * numel);
-    for (let i = 0; i < ROUNDS; i++) rounds.push(await measure(engine, directory, sizes));
+    for (let i = 0; i < ROUNDS; i++) rounds.push(await measure(engine, mkdtempSync(join(directory, 'round-')), sizes));
     const bytes = sum(sizes);
     const median = (key: keyof Round) => rounds.map((round) => round[key]).sort((a, b) => a - b)[ROUNDS >> 1]!;
-    const [disk, write, copy, blocked] = [median('diskGBs'), median('writeGBs'), median('copyMs'), median('blockedMs')];
-    report({ bench: 'checkpoint write', GB: bytes / 1e9, GBs: write, diskGBs: disk, ofDisk: write / disk });
+    const beside = (rate: number, disk: number) => ({ GB: bytes / 1e9, GBs: rate, diskGBs: disk, ofDisk: rate / disk });
+    const [copy, blocked] = [median('copyMs'), median('blockedMs')];
+    report({ bench: 'checkpoint write', ...beside(median('writeGBs'), median('diskWriteGBs')) });
     report({ bench: 'checkpoint blocks', ms: blocked, copyMs: copy, ofCopy: blocked / copy, eventLoopDelayMs: median('delayMs') });
-    report({ bench: 'checkpoint load', GB: bytes / 1e9, GBs: median('loadGBs') });
+    report({ bench: 'checkpoint load', ...beside(median('loadGBs'), median('diskReadGBs')) });
   } finally {
     await engine.dispose();
     rmSync(directory, { recursive: true, force: true });
@@ -54,7 +57,10 @@ export async function benchCheckpoint(): Promise<void> {
 async function measure(engine: DeepSpeedEngine, directory: string, sizes: readonly number[]): Promise<Round> {
   const bytes = sum(sizes);
   const file = join(directory, 'disk');
-  const diskGBs = Math.max(streamGBs(file, bytes, true), streamGBs(file, bytes, false));
+  const buffered = writeStreamGBs(file, bytes, false);
+  const direct = writeStreamGBs(file, bytes, true);
+  const diskReadGBs = readStreamGBs(file);
+  rmSync(file);
   const copyMs = await copyTime(engine.device, sizes);
 
   const delay = monitorEventLoopDelay({ resolution: 1 });
@@ -67,7 +73,16 @@ async function measure(engine: DeepSpeedEngine, directory: string, sizes: readon
   const writeGBs = bytes / (performance.now() - start - blockedMs) / 1e6;
 
   const loadMs = await timed(() => engine.loadCheckpoint(directory));
-  return { diskGBs, copyMs, blockedMs, writeGBs, delayMs: delay.max / 1e6, loadGBs: bytes / loadMs / 1e6 };
+  rmSync(directory, { recursive: true });
+  return {
+    diskWriteGBs: Math.max(buffered, direct),
+    diskReadGBs,
+    copyMs,
+    blockedMs,
+    writeGBs,
+    delayMs: delay.max / 1e6,
+    loadGBs: bytes / loadMs / 1e6,
+  };
 }
 
 /** What a snapshot takes at least: as many bytes in tensors of the same sizes, copied to host memory that is new. */
@@ -87,16 +102,31 @@ async function copyTime(device: Device, sizes: readonly number[]): Promise<numbe
 }
 
 /** Writes a file from one thread, from its beginning to its end, until it is on disk. */
-function streamGBs(path: string, bytes: number, direct: boolean): number {
-  const block = new Uint8Array(new WebAssembly.Memory({ initial: BLOCK / 65536 }).buffer).fill(7);
+function writeStreamGBs(path: string, bytes: number, direct: boolean): number {
+  const block = alignedBlock();
   const file = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | (direct ? (constants.O_DIRECT ?? 0) : 0));
   const start = performance.now();
   for (let at = 0; at < bytes; at += BLOCK) writeSync(file, block, 0, BLOCK, at);
   fsyncSync(file);
   const rate = bytes / (performance.now() - start) / 1e6;
   closeSync(file);
-  rmSync(path);
   return rate;
+}
+
+/** Reads a file from one thread, past the page cache. */
+function readStreamGBs(path: string): number {
+  const block = alignedBlock();
+  const file = openSync(path, constants.O_RDONLY | (constants.O_DIRECT ?? 0));
+  const start = performance.now();
+  let at = 0;
+  for (let count = BLOCK; count === BLOCK; at += count) count = readSync(file, block, 0, BLOCK, at);
+  const rate = at / (performance.now() - start) / 1e6;
+  closeSync(file);
+  return rate;
+}
+
+function alignedBlock(): Uint8Array {
+  return new Uint8Array(new WebAssembly.Memory({ initial: BLOCK / 65536 }).buffer).fill(7);
 }
 
 async function timed(body: () => Promise<unknown>): Promise<number> {

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { DeepSpeedEngine } from '../engine/engine.js';
 import { tinyBatch, weightsOf, withEngine } from '../engine/test-support.js';
 import { CheckpointError } from './error.js';
+import { type Manifest, seal } from './manifest.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'damage-'));
 const at = (name: string) => join(directory, 'good', name);
@@ -71,4 +72,13 @@ it('a file that is cut anywhere, or missing, is named', () =>
     );
     for (const name of files) await expectNoticed(engine, name, (path) => rmSync(path), 'ERR_CHECKPOINT_MISSING');
     expect(await engine.loadCheckpoint(directory)).toBeDefined();
+  }));
+
+it('a checkpoint of another version of the format is not called damaged', () =>
+  fresh((engine) => {
+    const asVersion = (version: number) => (path: string) => {
+      const { checksum: _, ...body } = JSON.parse(readFileSync(path, 'utf8')) as Manifest;
+      writeFileSync(path, `${JSON.stringify(seal({ ...body, version } as Manifest), null, 2)}\n`);
+    };
+    return expectNoticed(engine, 'deepspeed-ts.json', asVersion(2), 'ERR_CHECKPOINT_MISMATCH');
   }));

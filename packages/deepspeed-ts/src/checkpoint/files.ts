@@ -1,8 +1,7 @@
-import { createHash } from 'node:crypto';
 import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CheckpointError, readError, writeError } from './error.js';
-import { CHUNK, type FileRecord } from './io/chunks.js';
+import { type FileRecord, recordOf } from './io/chunks.js';
 
 /** Writes a small file to disk. */
 export async function writeJson(path: string, value: unknown): Promise<FileRecord> {
@@ -64,13 +63,6 @@ async function writeNew(path: string, bytes: Uint8Array, flags: 'w' | 'wx' = 'wx
     } finally {
       await file.close();
     }
-    const sha256: string[] = [];
-    for (let at = 0; at < bytes.length; at += CHUNK)
-      sha256.push(
-        createHash('sha256')
-          .update(bytes.subarray(at, at + CHUNK))
-          .digest('hex'),
-      );
-    return { size: bytes.length, sha256 };
+    return recordOf(bytes);
   });
 }

@@ -2,7 +2,7 @@ import { MessageChannel, parentPort } from 'node:worker_threads';
 import { type Job, perform } from './io/job.js';
 import type { Answer, Numbered } from './io/threads.js';
 
-// A thread that writes and hashes parts of files, one job after the other: system calls wait here, and the JavaScript of training goes on.
+// A thread that writes and checks parts of files, one job after the other: system calls wait here, and the JavaScript of training goes on.
 
 /** What is sent to a port that nobody has is freed at once. Garbage collection may leave a whole snapshot lying around: this thread makes no other garbage. */
 const nowhere = new MessageChannel();

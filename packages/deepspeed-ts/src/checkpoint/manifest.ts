@@ -13,7 +13,7 @@ import { CHUNK, type FileRecord } from './io/chunks.js';
 export const MANIFEST = 'deepspeed-ts.json';
 
 const FORMAT = 'deepspeed-ts checkpoint';
-const VERSION = 2;
+const VERSION = 3;
 
 /** Where a training stands. */
 export interface Progress {
@@ -61,7 +61,7 @@ export interface ManifestBody extends Progress {
 export interface Manifest extends ManifestBody {
   readonly format: typeof FORMAT;
   readonly version: number;
-  /** How many bytes of a file each of its hashes is of. */
+  /** How many bytes of a file each of its checksums is of. */
   readonly chunk_bytes: number;
   /** Sha-256 of the rest as JSON without white space. */
   readonly checksum: string;

@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { recordOf } from './io/chunks.js';
 import { type Manifest, seal } from './manifest.js';
 
 /** Rewrites a small checkpoint as if its parameters had always had other names. */
@@ -11,7 +11,7 @@ export function renameParameters(directory: string, rename: (name: string) => st
     if (!name.endsWith('.safetensors')) return [name, record] as const;
     const bytes = rewriteHeader(readFileSync(join(directory, name)), rename);
     writeFileSync(join(directory, name), bytes);
-    return [name, { size: bytes.length, sha256: [createHash('sha256').update(bytes).digest('hex')] }] as const;
+    return [name, recordOf(bytes)] as const;
   });
   writeFileSync(path, `${JSON.stringify(seal({ ...body, files: Object.fromEntries(files) }), null, 2)}\n`);
 }

@@ -6,16 +6,16 @@ import { corrupt, guardedRead } from './files.js';
 import { CHUNK, type FileRecord } from './io/chunks.js';
 import type { FileThreads, RunJob } from './io/threads.js';
 
-/** A chunk of a file, and what it should hash to. */
+/** A chunk of a file, and what its checksum should be. */
 interface Check {
   readonly path: string;
   readonly offset: number;
   readonly length: number;
-  readonly sha256: string;
+  readonly crc32: string;
 }
 
 /**
- * Makes sure that files are what was written. Hashing takes longest, so it is done on threads, and ranks share it: together they
+ * Makes sure that files are what was written. It is done on threads, and ranks share it: together they
  * look at every byte once.
  *
  * @throws CheckpointError naming the file that is missing, cut, longer, or has other contents
@@ -37,8 +37,8 @@ export async function verify(
   }
 }
 
-function checksOf(path: string, { size, sha256 }: FileRecord): Check[] {
-  return sha256.map((digest, i) => ({ path, offset: i * CHUNK, length: Math.min(CHUNK, size - i * CHUNK), sha256: digest }));
+function checksOf(path: string, { size, crc32 }: FileRecord): Check[] {
+  return crc32.map((digest, i) => ({ path, offset: i * CHUNK, length: Math.min(CHUNK, size - i * CHUNK), crc32: digest }));
 }
 
 async function verifySize(path: string, { size }: FileRecord): Promise<void> {
@@ -47,9 +47,9 @@ async function verifySize(path: string, { size }: FileRecord): Promise<void> {
   if (found.size !== size) throw corrupt(path, `expected ${size} bytes, it has ${found.size}`);
 }
 
-async function verifyChunk({ path, offset, length, sha256 }: Check, run: RunJob): Promise<void> {
-  const got = await guardedRead(path, () => run({ kind: 'hash', path, offset, length }));
-  if (got === sha256) return;
+async function verifyChunk({ path, offset, length, crc32 }: Check, run: RunJob): Promise<void> {
+  const got = await guardedRead(path, () => run({ kind: 'check', path, offset, length }));
+  if (got === crc32) return;
   const where = `bytes ${offset} to ${offset + length}`;
-  throw corrupt(path, `the sha-256 of ${where} is ${got.slice(0, 12)}..., expected ${sha256.slice(0, 12)}...`);
+  throw corrupt(path, `the CRC-32 of ${where} is ${got}, expected ${crc32}`);
 }

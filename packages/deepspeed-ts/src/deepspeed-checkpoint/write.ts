@@ -1,9 +1,8 @@
-import { createHash, type Hash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { bytesOf, numelOf, safetensorsHeader, type TensorPlan } from '@deepspeed-ts/core';
 import { guarded } from '../checkpoint/files.js';
-import { CHUNK, type FileRecord } from '../checkpoint/io/chunks.js';
+import { CHUNK, Checksum, type FileRecord } from '../checkpoint/io/chunks.js';
 import { shardName } from '../checkpoint/names.js';
 import { packShards, SHARD_BYTES } from '../checkpoint/shards.js';
 
@@ -48,7 +47,7 @@ export async function writeStreamed(
   return guarded(path, async () => {
     const file = await open(path, 'wx');
     try {
-      const sink = new HashedFile(file);
+      const sink = new CheckedFile(file);
       await sink.write(safetensorsHeader(tensors.map(({ plan }) => plan)));
       for (const { plan, read } of tensors) {
         const before = sink.size;
@@ -71,11 +70,11 @@ function sizeOf({ plan }: StreamedTensor): number {
   return numelOf(plan.shape) * bytesOf(plan.dtype);
 }
 
-/** A file that is written from front to back, and hashed as manifests want it. */
-class HashedFile {
+/** A file that is written from front to back, with the checksums that manifests want. */
+class CheckedFile {
   size = 0;
   readonly #digests: string[] = [];
-  #hash: Hash = createHash('sha256');
+  #checksum = new Checksum();
   #left = CHUNK;
 
   constructor(private readonly file: FileHandle) {}
@@ -83,7 +82,7 @@ class HashedFile {
   async write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
       const part = bytes.subarray(at, at + this.#left);
-      this.#hash.update(part);
+      this.#checksum.update(part);
       at += part.length;
       this.#left -= part.length;
       if (this.#left === 0) this.#next();
@@ -94,12 +93,12 @@ class HashedFile {
 
   end(): FileRecord {
     if (this.#left < CHUNK) this.#next();
-    return { size: this.size, sha256: this.#digests };
+    return { size: this.size, crc32: this.#digests };
   }
 
   #next(): void {
-    this.#digests.push(this.#hash.digest('hex'));
-    this.#hash = createHash('sha256');
+    this.#digests.push(this.#checksum.digest());
+    this.#checksum = new Checksum();
     this.#left = CHUNK;
   }
 }

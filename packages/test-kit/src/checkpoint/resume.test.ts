@@ -76,7 +76,7 @@ describe('a checkpoint', () => {
   test.each(SIZES)('of %i ranks does not show at which stage it was saved', (size) => {
     const files = STAGES.map((stage) => {
       const manifest = readFileSync(join(directory, `${size}-${stage}`, 'global_step3', 'deepspeed-ts.json'), 'utf8');
-      return (JSON.parse(manifest) as { files: Record<string, { sha256: string[] }> }).files;
+      return (JSON.parse(manifest) as { files: Record<string, unknown> }).files;
     });
     for (const other of files) expect(other).toEqual(files[0]);
   });

@@ -19,7 +19,7 @@ interface Chunk {
 
 /**
  * Writes a new safetensors file from pieces that come in any order. Once all of them are there and it is told to begin, chunks are handed to
- * threads, where they are hashed and written, and their memory is given back one after the other.
+ * threads, which compute checksums and write them, and their memory is given back one after the other.
  */
 export class FileWriter {
   readonly size: number;
@@ -58,11 +58,11 @@ export class FileWriter {
       const file = await this.#file;
       try {
         if (this.#chunks.some(({ missing }) => missing > 0)) throw new Error('not all of it was given');
-        const sha256 = await Promise.all(this.#chunks.splice(0).map((chunk, i) => this.#write(chunk, i)));
+        const crc32 = await Promise.all(this.#chunks.splice(0).map((chunk, i) => this.#write(chunk, i)));
         // Direct writes have padded the end.
         await file.truncate(this.size);
         await file.sync();
-        return { size: this.size, sha256 };
+        return { size: this.size, crc32 };
       } finally {
         await file.close();
       }

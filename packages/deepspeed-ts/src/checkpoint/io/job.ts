@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
+import { Checksum } from './chunks.js';
 
 /** Consecutive pieces that are written to a file from `offset` on, a multiple of {@link ALIGNMENT}. */
 export interface WriteJob {
@@ -11,20 +11,20 @@ export interface WriteJob {
   readonly direct: boolean;
 }
 
-/** Bytes of a file whose hash is asked for. */
-export interface HashJob {
-  readonly kind: 'hash';
+/** Bytes of a file whose checksum is asked for. */
+export interface CheckJob {
+  readonly kind: 'check';
   readonly path: string;
   readonly offset: number;
   readonly length: number;
 }
 
-export type Job = WriteJob | HashJob;
+export type Job = WriteJob | CheckJob;
 
 /** Direct writes are of whole blocks from memory that begins at one; larger than any disk's. */
 export const ALIGNMENT = 4096;
 
-/** Bytes that are copied, hashed and written at a time: few enough to be found in the cache again. */
+/** Bytes that are copied, checked and written at a time: few enough to be found in the cache again. */
 const BLOCK = 4 * 2 ** 20;
 
 const WASM_PAGE = 65536;
@@ -36,20 +36,20 @@ const { WebAssembly } = globalThis as unknown as {
 
 let aligned: Uint8Array | undefined;
 
-/** Does the job on the calling thread, and gives the sha-256 of what was written or found. @throws the system's error */
+/** Does the job on the calling thread, and gives the checksum of what was written or found. @throws the system's error */
 export function perform(job: Job): string {
-  return job.kind === 'write' ? write(job) : hashOf(job);
+  return job.kind === 'write' ? write(job) : checksumOf(job);
 }
 
 function write({ path, offset, pieces, direct }: WriteJob): string {
-  const hash = createHash('sha256');
+  const checksum = new Checksum();
   const file = new BlockFile(path, direct);
   try {
     const stage = stagingBlock();
     let used = 0;
     let at = offset;
     const flush = () => {
-      hash.update(stage.subarray(0, used));
+      checksum.update(stage.subarray(0, used));
       file.write(stage, used, at);
       at += used;
       used = 0;
@@ -67,7 +67,7 @@ function write({ path, offset, pieces, direct }: WriteJob): string {
   } finally {
     file.close();
   }
-  return hash.digest('hex');
+  return checksum.digest();
 }
 
 /** A file that is written past the page cache, until it turns out that its file system can't do that. */
@@ -117,22 +117,22 @@ function tryDirect(path: string): number | undefined {
   }
 }
 
-function hashOf({ path, offset, length }: HashJob): string {
-  const hash = createHash('sha256');
+function checksumOf({ path, offset, length }: CheckJob): string {
+  const checksum = new Checksum();
   const file = openSync(path, 'r');
   try {
     const stage = stagingBlock();
     for (let done = 0; done < length; ) {
       const count = readSync(file, stage, 0, Math.min(BLOCK, length - done), offset + done);
-      // Shorter than it should be: then the hash differs.
+      // Shorter than it should be: then the checksum differs.
       if (count === 0) break;
-      hash.update(stage.subarray(0, count));
+      checksum.update(stage.subarray(0, count));
       done += count;
     }
   } finally {
     closeSync(file);
   }
-  return hash.digest('hex');
+  return checksum.digest();
 }
 
 /** Memory of WebAssembly begins at a page, which is what direct writes need and what no other buffer of JavaScript promises. One per thread. */

@@ -9,12 +9,12 @@ export interface Numbered<T> {
   readonly job: T;
 }
 
-/** What a thread says of a job: the sha-256, or the system's error. */
+/** What a thread says of a job: the checksum, or the system's error. */
 export type Answer =
   | { readonly id: number; readonly digest: string }
   | { readonly id: number; readonly error: { readonly code: string; readonly message: string } };
 
-/** Does jobs. Pieces of a write are no longer the caller's. @returns the sha-256 @throws the system's error, with its code */
+/** Does jobs. Pieces of a write are no longer the caller's. @returns the checksum @throws the system's error, with its code */
 export type RunJob = (job: Job) => Promise<string>;
 
 /** Less than this is not worth threads: starting one takes some tens of milliseconds. */
@@ -75,7 +75,7 @@ async function runHere(job: Job): Promise<string> {
   return perform(job);
 }
 
-/** Ranks of one host share its cores. One thread hashes while another waits for the disk. */
+/** Ranks of one host share its cores. One thread computes while another waits for the disk. */
 function threadCount(): number {
   const ranks = Number(process.env.LOCAL_WORLD_SIZE) || 1;
   return Math.min(MOST_THREADS, Math.max(2, Math.floor(availableParallelism() / ranks)));
@@ -106,12 +106,12 @@ function leastLoaded(threads: readonly Thread[]): Thread {
 }
 
 function bytesOfJob(job: Job): number {
-  return job.kind === 'hash' ? job.length : job.pieces.reduce((sum, { length }) => sum + length, 0);
+  return job.kind === 'check' ? job.length : job.pieces.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** What can be handed over without a copy. */
 function buffersOf(job: Job): ArrayBuffer[] {
-  if (job.kind === 'hash') return [];
+  if (job.kind === 'check') return [];
   const whole = job.pieces.filter(({ buffer, byteLength }) => buffer instanceof ArrayBuffer && buffer.byteLength === byteLength);
   return [...new Set(whole.map(({ buffer }) => buffer as ArrayBuffer))];
 }
