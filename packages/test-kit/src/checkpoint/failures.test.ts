@@ -116,7 +116,7 @@ test('a disk that fills up while threads write leaves the checkpoint before, and
 test('a damaged shard is named by both ranks, whichever of them has looked at it', async () => {
   const path = at('saves', 'good', 'model-00002-of-00002.safetensors');
   const bytes = readFileSync(path);
-  // In its header, where the rank that doesn't hash it would stumble otherwise.
+  // In its header, where the rank that does not check it would stumble otherwise.
   bytes[20]! ^= 1;
   writeFileSync(path, bytes);
   const load = { run, load: at('saves'), tag: 'good' };
@@ -124,7 +124,7 @@ test('a damaged shard is named by both ranks, whichever of them has looked at it
   for (const { error, output } of outcomes) {
     expect(error, output).toMatchObject({
       code: 'ERR_CHECKPOINT_CORRUPT',
-      message: expect.stringContaining(`${path} is damaged: the sha-256 of bytes 0 to`),
+      message: expect.stringContaining(`${path} is damaged: the CRC-32 of bytes 0 to`),
     });
   }
 });
