@@ -103,6 +103,7 @@ function typed(op: AnyOp, sample: AnySample, dtype: FloatDType): { inputs: HostT
 /** Inputs that are f32 whatever the op computes in: statistics, tables, scalars. */
 const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
   rope: [1, 2],
+  sample_token: [1],
   attention_backward: [3],
   head_norm_backward: [4],
   layer_norm_backward: [3],

@@ -6,6 +6,7 @@ import { adamwOp } from './adamw.js';
 import { adamw8bitOp, decode8bit } from './adamw-8bit.js';
 import { addOp } from './add.js';
 import { attentionBackward, attentionOp } from './attention.js';
+import { cacheAppend, cachedAttentionOp } from './cached-attention.js';
 import { cast } from './cast.js';
 import { copy } from './copy.js';
 import type { Op } from './define-op.js';
@@ -41,6 +42,7 @@ import { blend, muonMomentum, normalize } from './muon.js';
 import { randomNormal, randomUniform } from './random-normal.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
 import { ropeOp } from './rope.js';
+import { penalizeTokensOp, sampleTokenOp } from './sample-token.js';
 import { scaleOp } from './scale.js';
 import { sgdOp } from './sgd.js';
 import { softmaxBackward, softmaxOp } from './softmax.js';
@@ -56,6 +58,8 @@ export const ops: readonly Op<any>[] = [
   attentionOp,
   attentionBackward,
   blend,
+  cacheAppend,
+  cachedAttentionOp,
   cast,
   columnSum,
   copy,
@@ -100,11 +104,13 @@ export const ops: readonly Op<any>[] = [
   mulOp,
   muonMomentum,
   normalize,
+  penalizeTokensOp,
   randomNormal,
   randomUniform,
   rmsNormOp,
   rmsNormBackward,
   ropeOp,
+  sampleTokenOp,
   scaleOp,
   sgdOp,
   softmaxOp,
@@ -117,6 +123,7 @@ export const ops: readonly Op<any>[] = [
 
 export { add } from './add.js';
 export { type AttentionOptions, attention } from './attention.js';
+export { appendToCache, type CachedAttentionOptions, cachedAttention, type KeyValueCache } from './cached-attention.js';
 export { castTo } from './cast.js';
 export { type Attrs, defineOp, type GradientTarget, type Op, type OpDefinition, type Sample, type VjpContext } from './define-op.js';
 export { div } from './div.js';
@@ -138,6 +145,7 @@ export { mul } from './mul.js';
 export { Random } from './random-samples.js';
 export { rmsNorm } from './rms-norm.js';
 export { rope } from './rope.js';
+export { penalizeTokens, type SampleOptions, sampleToken } from './sample-token.js';
 export { scale } from './scale.js';
 export { softmax } from './softmax.js';
 export { swiglu } from './swiglu.js';
