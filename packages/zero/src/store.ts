@@ -67,7 +67,9 @@ export class ZeroStore<Options> implements ParameterStore {
   /** Of master weights; where it is `dtype`, there are no others than the weights themselves. */
   readonly masterDtype: FloatDType;
   readonly communicator: Communicator;
-  readonly #device: Device;
+  readonly device: Device;
+  /** At stage 3 all ranks use the same parameters in the same order. */
+  readonly together: Communicator | undefined;
   readonly #optimizer: Optimizer<Options>;
   readonly #units: UnitState[];
   readonly #unitOf = new Map<Parameter, UnitState>();
@@ -85,7 +87,8 @@ export class ZeroStore<Options> implements ParameterStore {
     this.dtype = dtype;
     this.gradientDtype = gradientDtype;
     this.communicator = communicator;
-    this.#device = device;
+    this.device = device;
+    this.together = stage === 3 ? communicator : undefined;
     this.#optimizer = optimizer;
     const { masterDtype = 'f32', stateDtype = 'f32' } = options;
     if (masterDtype !== 'f32' && masterDtype !== dtype)
@@ -213,7 +216,7 @@ export class ZeroStore<Options> implements ParameterStore {
     this.#steps++;
     this.#unsettled = true;
     this.#gradNorm?.dispose();
-    const { norm, coefficient } = globalNorm(trained, this.communicator, this.#device, maxNorm, gradScale);
+    const { norm, coefficient } = globalNorm(trained, this.communicator, this.device, maxNorm, gradScale);
     this.#gradNorm = norm.keep();
     const { communicator } = this;
     const done = (update: UnitUpdate<Options>) => {
@@ -229,7 +232,7 @@ export class ZeroStore<Options> implements ParameterStore {
           unit.pending = undefined;
           return new UnitUpdate(unit, ({ parameter, name }) => optionsOf(parameter, name));
         });
-        runStep(this.#optimizer, { units, communicator, device: this.#device, coefficient, t: this.#steps, done });
+        runStep(this.#optimizer, { units, communicator, device: this.device, coefficient, t: this.#steps, done });
       });
     } finally {
       coefficient.dispose();
@@ -295,7 +298,7 @@ export class ZeroStore<Options> implements ParameterStore {
         this.#share(unit);
       });
       // Host bytes that are on their way pile up otherwise.
-      await this.#device.backend.synchronize();
+      await this.device.backend.synchronize();
     }
     this.#steps = steps ?? this.#steps;
   }
@@ -324,7 +327,7 @@ export class ZeroStore<Options> implements ParameterStore {
   }
 
   get #exported(): ExportContext {
-    return { units: this.#units, communicator: this.communicator, device: this.#device, stateNames: this.readableStates };
+    return { units: this.#units, communicator: this.communicator, device: this.device, stateNames: this.readableStates };
   }
 
   #attach(parameter: Parameter): void {

@@ -2,7 +2,6 @@ import { checkpointBeside } from '../autograd/checkpoint.js';
 import { checkpointPolicy } from '../autograd/checkpoint-policy.js';
 import { isRecording } from '../autograd/mode.js';
 import { Tensor } from '../tensor/tensor.js';
-import type { Module } from './module.js';
 
 /** What goes from block to block: a tensor, or several by name. */
 export type BlockState = Tensor | { readonly [name: string]: Tensor | undefined };
@@ -20,7 +19,7 @@ interface Segment {
  * that has run, unless backward needs it. Every block gets `beside` too: tensors that all of them share and that want no gradient.
  */
 export function throughBlocks<S extends BlockState, Beside extends readonly (Tensor | undefined)[] = []>(
-  blocks: readonly Module<[S, ...Beside], S>[],
+  blocks: readonly { call(state: S, ...beside: Beside): S }[],
   state: S,
   recompute = false,
   ...beside: Beside

@@ -1,9 +1,11 @@
+import type { Communicator } from '../comm/communicator.js';
 import type { DType } from '../dtype.js';
 import { DeepSpeedError } from '../errors.js';
 import { accumulate } from '../ops/accumulate.js';
 import { cast } from '../ops/cast.js';
 import type { GradientTarget } from '../ops/define-op.js';
 import { launch } from '../ops/launch.js';
+import type { Device } from '../tensor/device.js';
 import type { Shape, Tensor, TensorSpec } from '../tensor/tensor.js';
 import { numelOf } from '../tensor/tensor.js';
 import type { Initializer } from './init.js';
@@ -21,8 +23,14 @@ export interface ParameterStore {
   gradientTarget(parameter: Parameter): GradientTarget;
   /** The gradient of `parameter` will get no more additions in this backward pass. */
   onGradient(parameter: Parameter): void;
+  /** Lets go of what is whole only because it was used; it comes together again when it is. */
+  releaseGathered?(): void;
   /** The dtype that `use` gives. */
   readonly dtype: DType;
+  /** Where `use` gives it. */
+  readonly device: Device;
+  /** The ranks that gather weights from each other: all of them use the same parameters in the same order. Absent: each has its own. */
+  readonly together?: Communicator | undefined;
 }
 
 /**

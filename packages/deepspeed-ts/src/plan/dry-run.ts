@@ -139,6 +139,10 @@ class WatchedStore implements ParameterStore {
     return this.store.dtype;
   }
 
+  get device() {
+    return this.store.device;
+  }
+
   use(parameter: Parameter): Tensor {
     this.seen();
     return this.store.use(parameter);

@@ -11,6 +11,7 @@ import {
   rope,
   type Tensor,
 } from '@deepspeed-ts/core';
+import type { LayerCache } from '../generation/cache.js';
 import type { DecoderConfig } from './config.js';
 import type { RotaryTable } from './rotary.js';
 
@@ -21,7 +22,7 @@ export interface LayerRun {
 }
 
 /** Causal self-attention of x [B, T, dim], with grouped key heads, rotary positions and a sliding window where the config says so. */
-export class CausalSelfAttention extends Module<[Tensor, Tensor?], Tensor> {
+export class CausalSelfAttention extends Module<[Tensor, Tensor?, LayerCache?], Tensor> {
   readonly #config: DecoderConfig;
   readonly #layer: LayerRun;
   readonly #qkv: Linear[];
@@ -49,18 +50,22 @@ export class CausalSelfAttention extends Module<[Tensor, Tensor?], Tensor> {
     yield [names.attentionOut, this.#out];
   }
 
-  /** `positions` i32 [B, T] where rows hold several documents: of each token in its own. */
-  forward(x: Tensor, positions?: Tensor): Tensor {
+  /**
+   * `positions` i32 [B, T] where rows hold several documents: of each token in its own. With a cache the tokens follow those that it keeps, at
+   * `positions` of their rows.
+   */
+  forward(x: Tensor, positions?: Tensor, cache?: LayerCache): Tensor {
     const { heads, kvHeads, headDim, attentionScale: scale, dropout: p } = this.#config;
     const { window, rotary } = this.#layer;
     let qkv = fusedLinear(x, this.#qkv);
     if (this.#qNorm && this.#kNorm)
       qkv = headNorm(qkv, this.#qNorm.weight, this.#kNorm.weight, { heads, kvHeads, headDim, eps: this.#qNorm.eps });
     if (rotary) {
-      const { cos, sin } = rotary.on(x.device, x.shape[1]!);
+      const { cos, sin } = rotary.on(x.device, (cache?.length ?? 0) + x.shape[1]!);
       qkv = rope(qkv, cos, sin, { rotatedHeads: heads + kvHeads, headDim, positions });
     }
-    const y = attention(qkv, { heads, kvHeads, headDim, scale, window, dropout: p.attention, positions });
+    const options = { heads, kvHeads, headDim, scale, window, dropout: p.attention, positions };
+    const y = cache ? cache.attend(qkv, options) : attention(qkv, options);
     return dropout(this.#out.forward(y), p.residual);
   }
 }

@@ -1,4 +1,5 @@
 import { add, type Child, type LayerNorm, Module, type RMSNorm, type Tensor } from '@deepspeed-ts/core';
+import type { LayerCache } from '../generation/cache.js';
 import { CausalSelfAttention, type LayerRun } from './attention.js';
 import type { DecoderConfig } from './config.js';
 import { MLP } from './mlp.js';
@@ -14,7 +15,7 @@ export type Stream = {
  * One transformer block. The residual sum is fused into the next norm: the block takes and gives (residual stream, what is still to be
  * added to it).
  */
-export class DecoderBlock extends Module<[Stream, Tensor?], Stream> {
+export class DecoderBlock extends Module<[Stream, Tensor?, LayerCache?], Stream> {
   override readonly isUnit = true;
   readonly #config: DecoderConfig;
   readonly #attentionNorm: LayerNorm | RMSNorm;
@@ -47,37 +48,37 @@ export class DecoderBlock extends Module<[Stream, Tensor?], Stream> {
     if (this.#mlpPostNorm) yield [names.mlpPostNorm!, this.#mlpPostNorm];
   }
 
-  forward(state: Stream, positions?: Tensor): Stream {
+  forward(state: Stream, positions?: Tensor, cache?: LayerCache): Stream {
     switch (this.#config.block) {
       case 'pre':
-        return this.#pre(state, positions);
+        return this.#pre(state, positions, cache);
       case 'post':
-        return this.#post(state, positions);
+        return this.#post(state, positions, cache);
       case 'parallel':
-        return this.#parallel(state, positions);
+        return this.#parallel(state, positions, cache);
     }
   }
 
-  #pre({ stream, update }: Stream, positions?: Tensor): Stream {
+  #pre({ stream, update }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
     const { residualFromNorm } = this.#config;
     const attended = this.#attentionNorm.call(stream, update);
-    const middle = this.#mlpNorm.call(residualFromNorm ? attended.y : attended.sum, this.#attend(attended.y, positions));
+    const middle = this.#mlpNorm.call(residualFromNorm ? attended.y : attended.sum, this.#attend(attended.y, positions, cache));
     return { stream: residualFromNorm ? middle.y : middle.sum, update: this.#feed(middle.y) };
   }
 
-  #post({ stream, update }: Stream, positions?: Tensor): Stream {
+  #post({ stream, update }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
     const x = update ? add(stream, update) : stream;
-    const middle = this.#attentionNorm.call(x, this.#attend(x, positions)).y;
+    const middle = this.#attentionNorm.call(x, this.#attend(x, positions, cache)).y;
     return { stream: this.#mlpNorm.call(middle, this.#feed(middle)).y };
   }
 
-  #parallel({ stream, update }: Stream, positions?: Tensor): Stream {
+  #parallel({ stream, update }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
     const { y, sum } = this.#attentionNorm.call(stream, update);
-    return { stream: sum, update: add(this.#attend(y, positions), this.#feed(this.#mlpNorm.call(sum).y)) };
+    return { stream: sum, update: add(this.#attend(y, positions, cache), this.#feed(this.#mlpNorm.call(sum).y)) };
   }
 
-  #attend(x: Tensor, positions?: Tensor): Tensor {
-    const y = this.#attention.call(x, positions);
+  #attend(x: Tensor, positions?: Tensor, cache?: LayerCache): Tensor {
+    const y = this.#attention.call(x, positions, cache);
     return this.#attentionPostNorm ? this.#attentionPostNorm.call(y).y : y;
   }
 

@@ -1,21 +1,26 @@
 import {
   add,
   type CausalBatch,
-  type CausalLM,
   type Child,
   dropout,
   Embedding,
+  embedding,
   init,
   type LayerNorm,
   Linear,
   linear,
   linearCrossEntropy,
   Module,
+  noGrad,
   type RMSNorm,
   ShapeError,
+  scope,
   type Tensor,
+  tensor,
   throughBlocks,
 } from '@deepspeed-ts/core';
+import { DecoderCache } from '../generation/cache.js';
+import type { GenerativeLM, SequenceSizes } from '../generation/decode.js';
 import { DecoderBlock, type Stream } from './block.js';
 import type { DecoderConfig } from './config.js';
 import { normOf } from './norm.js';
@@ -23,7 +28,7 @@ import { PositionIds } from './positions.js';
 import { type RotaryConfig, RotaryTable } from './rotary.js';
 
 /** A decoder-only language model described by a DecoderConfig, with the parameter names of its family's checkpoints. */
-export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM {
+export class DecoderLM extends Module<[CausalBatch], Tensor> implements GenerativeLM {
   readonly config: DecoderConfig;
   /** Recompute each block in backward instead of keeping its activations, where the run does not say otherwise. */
   recompute = false;
@@ -60,11 +65,36 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
   }
 
   forward({ inputIds, labels, positionIds }: CausalBatch): Tensor {
-    return linearCrossEntropy(this.#hidden(inputIds, positionIds), this.#headWeight, labels);
+    return linearCrossEntropy(this.#finish(this.#through(inputIds, positionIds)), this.#headWeight, labels);
   }
 
   logits(inputIds: Tensor, positionIds?: Tensor): Tensor {
-    return linear(this.#hidden(inputIds, positionIds), [this.#headWeight]);
+    return this.#scores(this.#finish(this.#through(inputIds, positionIds)));
+  }
+
+  /** Tokens that a sequence may have. What is learned for each position ends with them; what is computed goes on. */
+  get maxTokens(): number {
+    return this.#positions ? this.config.maxPositions : Number.POSITIVE_INFINITY;
+  }
+
+  createCache(sizes: SequenceSizes): DecoderCache {
+    const { layers, kvHeads, headDim } = this.config;
+    const { device, dtype } = this.#embed.weight.store;
+    return new DecoderCache({ ...sizes, device, dtype, layers, kvHeads, headDim, maxTokens: this.maxTokens });
+  }
+
+  /** Scores [rows, V] of what comes after tokens i32 [rows, T], which follow those in the cache and join them. No gradient flows. */
+  step(inputIds: Tensor, cache: DecoderCache): Tensor {
+    return noGrad(() =>
+      scope(() => {
+        const [rows, tokens] = inputIds.shape as [number, number];
+        const { stream, update } = this.#through(inputIds, cache.positions(tokens), cache);
+        cache.advance(tokens);
+        const last = lastOf(inputIds);
+        const state = { stream: last(stream), ...(update && { update: last(update) }) };
+        return this.#scores(this.#finish(state)).view([rows, -1]);
+      }),
+    );
   }
 
   /** Gives back the tables of positions. Parameters belong to their store. */
@@ -85,14 +115,12 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
     return (this.#head ?? this.#embed).weight;
   }
 
-  /** The normalised last hidden state [B, T, dim]. */
-  #hidden(inputIds: Tensor, positionIds?: Tensor): Tensor {
-    const { maxPositions, dropout: p } = this.config;
+  /** What the blocks give. */
+  #through(inputIds: Tensor, positionIds?: Tensor, cache?: DecoderCache): Stream {
+    const { dropout: p } = this.config;
     const [batch = 0, tokens = 0] = inputIds.shape;
-    // What is learned for each position ends with them; what is computed goes on.
-    const most = this.#positions ? maxPositions : Number.POSITIVE_INFINITY;
-    if (inputIds.shape.length !== 2 || tokens > most) {
-      const limit = this.#positions ? `tokens <= ${most}` : 'tokens';
+    if (inputIds.shape.length !== 2 || tokens > this.maxTokens) {
+      const limit = this.#positions ? `tokens <= ${this.maxTokens}` : 'tokens';
       throw new ShapeError('decoder', `inputIds of shape [batch, ${limit}]`, `[${inputIds.shape.join(', ')}]`);
     }
     let x = this.#embed.call(inputIds);
@@ -100,14 +128,36 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements CausalLM
       const ids = positionIds ?? this.#positionIds.on(inputIds.device, batch, tokens);
       x = add(x, this.#positions.call(ids));
     }
-    const state = throughBlocks<Stream, [Tensor?]>(this.#blocks, { stream: dropout(x, p.embedding) }, this.recompute, positionIds);
-    return this.#norm.call(state.stream, state.update).y;
+    const blocks = cache
+      ? this.#blocks.map((block, layer) => ({
+          call: (state: Stream, positions?: Tensor) => block.call(state, positions, cache.layer(layer)),
+        }))
+      : this.#blocks;
+    return throughBlocks<Stream, [Tensor?]>(blocks, { stream: dropout(x, p.embedding) }, this.recompute, positionIds);
+  }
+
+  /** The normalised last hidden state [B, T, dim]. */
+  #finish({ stream, update }: Stream): Tensor {
+    return this.#norm.call(stream, update).y;
+  }
+
+  #scores(hidden: Tensor): Tensor {
+    return linear(hidden, [this.#headWeight]);
   }
 }
 
 /** The output projection of an untied model; a unit of its own. */
 class Head extends Linear {
   override readonly isUnit = true;
+}
+
+/** Takes the last token of each row: [rows, 1, dim] of [rows, T, dim]. */
+function lastOf({ shape, device }: Tensor): (x: Tensor) => Tensor {
+  const [rows, tokens] = shape as [number, number];
+  if (tokens === 1) return (x) => x;
+  const places = Int32Array.from({ length: rows }, (_, row) => (row + 1) * tokens - 1);
+  const ids = tensor(device, places, 'i32', [rows, 1], { kind: 'data' });
+  return (x) => embedding(x.view([rows * tokens, -1]), ids);
 }
 
 /**

@@ -1,6 +1,9 @@
 import { type Device, type FloatDType, LocalStore, type WeightSource } from '@deepspeed-ts/core';
 import { DecoderLM } from '../decoder/decoder.js';
 import { decoderConfig } from '../families/index.js';
+import { generate, type Prompt } from '../generation/generate.js';
+import type { Generation } from '../generation/sequence.js';
+import type { GenerateOptions } from '../generation/settings.js';
 import type { JsonObject } from './json-file.js';
 import type { LoadReport } from './match.js';
 
@@ -44,6 +47,11 @@ export class PretrainedModel extends DecoderLM {
   async load(device: Device, options: { dtype?: FloatDType; seed?: number; weights?: WeightSource } = {}): Promise<this> {
     this.#store = await LocalStore.load(this, device, { dtype: this.dtype, ...options });
     return this;
+  }
+
+  /** See {@link generate}. */
+  generate(input: Prompt | readonly Prompt[], options?: GenerateOptions): Promise<Generation[]> {
+    return generate(this, input, options);
   }
 
   /** Gives back the weights that `load` has put on a device, and tables. */

@@ -1,0 +1,8 @@
+import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
+import { describe } from 'vitest';
+import { generation } from '../generation.js';
+import { gpus } from './devices.js';
+
+describe.skipIf(gpus() === 0)('on a GPU', () => {
+  generation('cuda', () => cudaBackend());
+});
