@@ -1,6 +1,5 @@
 import {
   type CausalBatch,
-  type CausalLM,
   type Child,
   type Device,
   type FloatDType,
@@ -16,6 +15,11 @@ import {
   type WeightSource,
 } from '@deepspeed-ts/core';
 import type { DecoderLM } from '../decoder/decoder.js';
+import type { DecoderCache } from '../generation/cache.js';
+import type { GenerativeLM, SequenceSizes } from '../generation/decode.js';
+import { generate, type Prompt } from '../generation/generate.js';
+import type { Generation } from '../generation/sequence.js';
+import type { GenerateOptions } from '../generation/settings.js';
 import { AdapterFiles, writeAdapter } from './adapter-files.js';
 import { adapterOf, type FullLoraConfig, fullConfig, type LoraConfig } from './config.js';
 import { configFile } from './config-file.js';
@@ -39,7 +43,7 @@ export interface LoadAdapterOptions {
  * parameters frozen, so that they take no gradients and no optimizer state. Parameters keep their names; those of an adapter lie
  * under their layer, `...q_proj.lora_A.weight`.
  */
-export class PeftModel<Base extends DecoderLM = DecoderLM> extends Module<[CausalBatch], Tensor> implements CausalLM {
+export class PeftModel<Base extends DecoderLM = DecoderLM> extends Module<[CausalBatch], Tensor> implements GenerativeLM {
   readonly base: Base;
   readonly peftConfig: FullLoraConfig;
   /** By the name of the layer. */
@@ -122,6 +126,27 @@ export class PeftModel<Base extends DecoderLM = DecoderLM> extends Module<[Causa
 
   logits(inputIds: Tensor, positionIds?: Tensor): Tensor {
     return this.base.logits(inputIds, positionIds);
+  }
+
+  get maxTokens(): number {
+    return this.base.maxTokens;
+  }
+
+  get generationConfig(): GenerativeLM['generationConfig'] {
+    return (this.base as GenerativeLM).generationConfig;
+  }
+
+  createCache(sizes: SequenceSizes): DecoderCache {
+    return this.base.createCache(sizes);
+  }
+
+  step(inputIds: Tensor, cache: DecoderCache): Tensor {
+    return this.base.step(inputIds, cache);
+  }
+
+  /** See {@link generate}. */
+  generate(input: Prompt | readonly Prompt[], options?: GenerateOptions): Promise<Generation[]> {
+    return generate(this, input, options);
   }
 
   /** Reads base model and adapters onto a device, whole. */
