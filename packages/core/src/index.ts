@@ -53,3 +53,4 @@ export { decode, encode, type HostTensor, hostTensor, rounded } from './tensor/h
 export { scope, unscoped } from './tensor/scope.js';
 export { describe, numelOf, type Shape, Tensor, type TensorSpec } from './tensor/tensor.js';
 export * from './torch/index.js';
+export { startModule } from './worker.js';

@@ -1,4 +1,10 @@
 export { type PadOptions, padCollator, type TokenSample } from './data/collate.js';
+export type { EncodeRecordOptions, TextTokenizer } from './data/encode.js';
+export { DatasetError } from './data/errors.js';
+export type { DatasetReport } from './data/limit.js';
+export { type LoadDatasetOptions, loadDataset, openDataset, type TokenDataset } from './data/load-dataset.js';
+export { type PackingPlan, packDocuments } from './data/pack.js';
+export { openRecords, type Records, type Row } from './data/records.js';
 export { CausalSelfAttention } from './decoder/attention.js';
 export { DecoderBlock } from './decoder/block.js';
 export type { DecoderConfig, DecoderNames, LayerAttention } from './decoder/config.js';
