@@ -28,6 +28,7 @@ export function padCollator({
   length = 0,
 }: PadOptions = {}): (samples: readonly TokenSample[]) => Batch {
   return (samples) => {
+    for (const [row, sample] of samples.entries()) checkLengths(sample, row);
     const longest = samples.reduce((most, { inputIds }) => Math.max(most, inputIds.length), length);
     const tokens = Math.ceil(longest / padToMultipleOf) * padToMultipleOf;
     const shape = [samples.length, tokens];
@@ -38,7 +39,6 @@ export function padCollator({
     const [inputIds, labels] = [rows(padTokenId), rows(-100)];
     const positionIds = samples.some((sample) => sample.positionIds) ? rows(0) : undefined;
     for (const [row, sample] of samples.entries()) {
-      checkLengths(sample, row);
       const at = row * tokens;
       const { length: own } = sample.inputIds;
       inputIds.data.set(sample.inputIds, at);
