@@ -108,14 +108,14 @@ describe('loadConfig', () => {
         optimizer: { type: 'onebitlamb' },
         scheduler: { type: 'WarmUpLR' },
         gradient_allreduce_op: 'sum',
-        wandb: { enabled: true, project: 'x' },
+        comet: { enabled: true, project: 'x' },
       }),
     ).toEqual([
       'fp16.auto_cast: expected false (token ids need no cast; a model with float inputs casts them itself, with castTo()), got true',
       'optimizer.type: "onebitlamb" is not supported: compressed communication does not exist yet. Expected "AdamW", "Adam", "SGD", "Adagrad", "Lion", "Lamb", "Muon" or "AdamW8bit"',
       'scheduler.type: expected "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle" or "LRRangeTest", got "WarmUpLR"; did you mean "WarmupLR"?',
       expect.stringMatching(/^gradient_allreduce_op: "sum" is not supported: gradients are averaged/),
-      expect.stringMatching(/^wandb: not supported: .*write tensorboard files/),
+      expect.stringMatching(/^comet: not supported: .*write tensorboard files/),
     ]);
   });
 

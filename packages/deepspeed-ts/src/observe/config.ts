@@ -17,21 +17,27 @@ export const monitorSection = defineSection({
       type: 'object',
       default: {} as Json,
       description: 'Event files that TensorBoard shows, in the folder output_path/job_name.',
-      properties: monitor(),
+      properties: job(),
     },
     csv_monitor: {
       type: 'object',
       default: {} as Json,
       description: 'A CSV file for each name, in the folder output_path/job_name.',
-      properties: monitor(),
+      properties: job(),
+    },
+    wandb: {
+      type: 'object',
+      default: {} as Json,
+      description: 'A run of Weights & Biases, written as its offline mode does, for `wandb sync` to upload.',
+      properties: {
+        ...monitor(),
+        project: { type: 'string', default: 'deepspeed', description: 'Project of the run.' },
+        team: { type: ['string', 'null'], default: null, description: 'Whose project it is; null: of whoever uploads it.' },
+        group: { type: ['string', 'null'], default: null, description: 'Group of runs that it is shown in.' },
+      },
     },
   },
   unsupported: {
-    wandb: {
-      reason:
-        "Weights & Biases' SDK for Node (@wandb/sdk 0.5.1, its last release, of 2024) drops what is logged in offline mode and can't be relied on; write tensorboard files, which their `wandb sync` uploads",
-      keys: ['group', 'team', 'project'],
-    },
     comet: {
       reason: 'Comet has no SDK for Node; write tensorboard files, or log from the training loop with engine.report()',
       keys: ['samples_log_interval', 'project', 'workspace', 'api_key', 'experiment_name', 'experiment_key', 'online', 'mode'],
@@ -148,10 +154,13 @@ function monitor() {
   return {
     enabled: { ...FLAG, description: 'Write them.' },
     output_path: { type: 'string', default: '', description: 'Folder; empty is the working directory.' },
-    job_name: { type: 'string', default: 'DeepSpeedJobName', description: 'Folder in it.' },
     fail_on_error: {
       ...FLAG,
       description: 'Our own key: end training where values can not be written, rather than warn once.',
     },
   } as const;
+}
+
+function job() {
+  return { ...monitor(), job_name: { type: 'string', default: 'DeepSpeedJobName', description: 'Folder in it.' } } as const;
 }

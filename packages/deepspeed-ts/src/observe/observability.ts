@@ -70,7 +70,7 @@ export class Observability implements StepObserver {
     this.communication = new CommunicationLog(config.comms_logger, this.log, device);
     this.wallClock = config.wall_clock_breakdown ? new WallClock() : undefined;
     this.#trace = config.trace.enabled ? new Trace(config.trace, rank) : undefined;
-    this.#monitors = rank === 0 && (config.tensorboard.enabled || config.csv_monitor.enabled) ? new Monitors(config, this.log) : undefined;
+    this.#monitors = rank === 0 && Monitors.wantedBy(config) ? new Monitors(config, this.log) : undefined;
     this.#throughput = new Throughput(size);
     const given = config.timers.throughput.peak_tflops;
     this.#peak = given === null ? peakFlops(deviceName, dtypesOf(config).dtype) : given * 1e12;
@@ -143,7 +143,7 @@ export class Observability implements StepObserver {
     const ended = new DeepSpeedError('ERR_DISPOSED', '[profile] the engine was disposed before another step ended');
     for (const { reject } of this.#waiting.splice(0)) reject(ended);
     await Promise.allSettled(this.#losses.splice(0));
-    await this.#monitors?.flush();
+    await this.#monitors?.close();
   }
 
   // ---- inside ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ export class CsvMonitor implements Monitor {
     for (const { name, value, samples } of events) this.#file(name).append(Buffer.from(`${samples},${value}\n`));
   }
 
-  async flush(): Promise<void> {
+  async close(): Promise<void> {
     await Promise.all([...this.#files.values()].map((file) => file.flush()));
   }
 

@@ -1,3 +1,5 @@
+import { fieldsOf, real, slowCrc, text } from './test-readers.js';
+
 /** A reader of TensorBoard's event files for tests: shares nothing with the writer, checks everything. */
 export interface ReadEvent {
   readonly time: number;
@@ -37,51 +39,8 @@ function eventOf(bytes: Uint8Array): ReadEvent {
   };
 }
 
-/** Protobuf's wire format: numbers of varints, bytes of all else. */
-function fieldsOf(bytes: Uint8Array): { field: number; value: bigint | Uint8Array }[] {
-  const fields: { field: number; value: bigint | Uint8Array }[] = [];
-  let at = 0;
-  const number = (): bigint => {
-    let value = 0n;
-    for (let shift = 0n; ; shift += 7n) {
-      const byte = bytes[at++]!;
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return value;
-    }
-  };
-  const take = (length: number) => {
-    at += length;
-    return bytes.slice(at - length, at);
-  };
-  while (at < bytes.length) {
-    const key = Number(number());
-    const field = key >> 3;
-    const wire = key & 7;
-    if (wire === 0) fields.push({ field, value: number() });
-    else fields.push({ field, value: take(wire === 1 ? 8 : wire === 5 ? 4 : Number(number())) });
-  }
-  return fields;
-}
-
-function real(bytes: Uint8Array): number {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return bytes.length === 8 ? view.getFloat64(0, true) : view.getFloat32(0, true);
-}
-
-function text(bytes: Uint8Array): string {
-  return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-}
-
-/** The polynomial by long division, a bit at a time. */
 function checkSum(bytes: Uint8Array, masked: number): void {
-  let remainder = 0xffffffffn;
-  for (const byte of bytes) {
-    for (let bit = 0; bit < 8; bit++) {
-      const carry = (remainder & 1n) ^ BigInt((byte >> bit) & 1);
-      remainder = (remainder >> 1n) ^ (carry ? 0x82f63b78n : 0n);
-    }
-  }
-  const crc = remainder ^ 0xffffffffn;
+  const crc = BigInt(slowCrc(bytes, 0x82f63b78n));
   const expected = ((((crc >> 15n) | (crc << 17n)) & 0xffffffffn) + 0xa282ead8n) & 0xffffffffn;
   if (Number(expected) !== masked) throw new Error('checksum is wrong');
 }

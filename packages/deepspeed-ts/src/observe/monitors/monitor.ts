@@ -12,6 +12,6 @@ export interface Monitor {
   /** What it calls itself in messages. */
   readonly name: string;
   write(events: readonly ScalarEvent[]): void;
-  /** Resolves once all that was written is on disk; rejects where it could not be. */
-  flush(): Promise<void>;
+  /** The run has ended. Resolves once all that was written is on disk. */
+  close(): Promise<void>;
 }

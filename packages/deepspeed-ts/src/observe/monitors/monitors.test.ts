@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { tinyBatch, withEngine } from '../../engine/test-support.js';
 import { readEventFile } from './event-reader.js';
+import { readWandbFile } from './wandb-reader.js';
 
 let folder: string;
 beforeEach(() => {
@@ -23,6 +24,15 @@ const csv = (name: string, job = 'run') =>
 const events = (job = 'run') => {
   const [file] = readdirSync(join(folder, job)).filter((name) => name.startsWith('events.out.tfevents.'));
   return readEventFile(readFileSync(join(folder, job, file!)));
+};
+
+const wandbRun = () => {
+  const [run] = readdirSync(join(folder, 'wandb'));
+  const [, id] = /^offline-run-\d{8}_\d{6}-([0-9a-z]{8})$/.exec(run!)!;
+  const read = readWandbFile(readFileSync(join(folder, 'wandb', run!, `run-${id}.wandb`)));
+  expect(read.id).toBe(id);
+  expect(readdirSync(join(folder, 'wandb', run!)).sort()).toEqual(['files', `run-${id}.wandb`]);
+  return read;
 };
 
 describe('monitors', () => {
@@ -67,6 +77,32 @@ describe('monitors', () => {
     });
   });
 
+  it('write an offline run of Weights & Biases, with the config in force', async () => {
+    const wandb = { enabled: true, output_path: folder, project: 'small', team: 'us', group: 'night' };
+    const losses: number[] = [];
+    const before = Date.now() / 1000;
+    await withEngine({ wandb, steps_per_print: 7 }, async (engine) => {
+      for (let step = 0; step < 3; step++) losses.push(await engine.trainBatch([tinyBatch(step)]));
+    });
+    const read = wandbRun();
+    expect(read).toMatchObject({ project: 'small', entity: 'us', group: 'night', exitCode: 0 });
+    expect(read.config).toMatchObject({ wandb, steps_per_print: 7, optimizer: expect.anything() });
+    const rows = losses.map((loss, i) => ({ _step: 2 * (i + 1), 'Train/Samples/train_loss': loss, 'Train/Samples/lr': 0.01 }));
+    expect(read.rows).toMatchObject(rows);
+    expect(read.summary).toEqual(read.rows[2]);
+    const times = [before, ...read.rows.map(({ _timestamp }) => _timestamp!), Date.now() / 1000];
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+  });
+
+  it('leave a run that ends without dispose() readable up to its last step, in the project that DeepSpeed defaults to', async () => {
+    await withEngine({ wandb: { enabled: true, output_path: folder } }, async (engine) => {
+      for (let step = 0; step < 2; step++) await engine.trainBatch([tinyBatch(step)]);
+      await vi.waitFor(() => expect(wandbRun().rows.length).toBe(2));
+      expect(wandbRun()).toMatchObject({ project: 'deepspeed', exitCode: undefined });
+      expect(wandbRun()).not.toHaveProperty('entity');
+    });
+  });
+
   it('go on in the CSV files of the run before', async () => {
     for (let run = 0; run < 2; run++) {
       await withEngine({ csv_monitor: to('run') }, async (engine) => void (await engine.trainBatch([tinyBatch(0)])));
@@ -77,13 +113,15 @@ describe('monitors', () => {
   it('say once what they can not write, and training goes on', async () => {
     const warn = vi.spyOn(console, 'warn').mockImplementation(() => {});
     writeFileSync(join(folder, 'run'), 'a file where the folder should be');
-    await withEngine({ tensorboard: to('run'), csv_monitor: to('run') }, async (engine) => {
+    const wandb = { enabled: true, output_path: join(folder, 'run') };
+    await withEngine({ tensorboard: to('run'), csv_monitor: to('run'), wandb }, async (engine) => {
       for (let step = 0; step < 3; step++) expect(await engine.trainBatch([tinyBatch(step)])).toBeGreaterThan(0);
     });
     const said = warn.mock.calls.map(([line]) => String(line)).sort();
     expect(said).toEqual([
       expect.stringMatching(/^\[csv_monitor\] values could not be written to output_path '.*monitors-.*': E.*Training goes on/),
       expect.stringMatching(/^\[tensorboard\] values could not be written/),
+      expect.stringMatching(/^\[wandb\] values could not be written/),
     ]);
   });
 

@@ -4,18 +4,30 @@ import type { Log } from '../log.js';
 import { CsvMonitor } from './csv.js';
 import type { Monitor, ScalarEvent } from './monitor.js';
 import { TensorBoardMonitor } from './tensorboard.js';
+import { WandbMonitor } from './wandb.js';
 
 /** A monitor's section of the config. */
-export interface MonitorConfig {
+interface MonitorConfig {
   readonly enabled: boolean;
   readonly output_path: string;
-  readonly job_name: string;
   readonly fail_on_error: boolean;
 }
 
+interface JobConfig extends MonitorConfig {
+  readonly job_name: string;
+}
+
+interface WandbConfig extends MonitorConfig {
+  readonly group: string | null;
+  readonly team: string | null;
+  readonly project: string;
+}
+
+/** The config of a run, as far as monitors know it. */
 export interface MonitorsConfig {
-  readonly tensorboard: MonitorConfig;
-  readonly csv_monitor: MonitorConfig;
+  readonly tensorboard: JobConfig;
+  readonly csv_monitor: JobConfig;
+  readonly wandb: WandbConfig;
 }
 
 /** The monitors of a run, on its rank 0. What one can't write is said once and does not stop training, unless its config wants that. */
@@ -25,15 +37,21 @@ export class Monitors {
   readonly #said = new Set<string>();
   #fatal: DeepSpeedError | undefined;
 
-  constructor({ tensorboard, csv_monitor: csv }: MonitorsConfig, log: Log) {
+  constructor(config: MonitorsConfig, log: Log) {
+    const { tensorboard, csv_monitor: csv, wandb } = config;
     this.#log = log;
-    const failed = (name: string, config: MonitorConfig) => (error: unknown) => this.#failed(name, config, error);
+    const failed = (name: string, section: MonitorConfig) => (error: unknown) => this.#failed(name, section, error);
     if (tensorboard.enabled) this.#monitors.push(new TensorBoardMonitor(directoryOf(tensorboard), failed('tensorboard', tensorboard)));
     if (csv.enabled) this.#monitors.push(new CsvMonitor(directoryOf(csv), failed('csv_monitor', csv)));
+    if (wandb.enabled) {
+      const { project, group, team: entity } = wandb;
+      const run = { project, group, entity, config: { ...config } };
+      this.#monitors.push(new WandbMonitor(wandb.output_path, run, failed('wandb', wandb)));
+    }
   }
 
-  get any(): boolean {
-    return this.#monitors.length > 0;
+  static wantedBy({ tensorboard, csv_monitor: csv, wandb }: MonitorsConfig): boolean {
+    return tensorboard.enabled || csv.enabled || wandb.enabled;
   }
 
   /** @throws DeepSpeedError where an earlier write failed and `fail_on_error` is set */
@@ -42,9 +60,9 @@ export class Monitors {
     for (const monitor of this.#monitors) monitor.write(events);
   }
 
-  /** Resolves once everything is on disk. @throws as `write` */
-  async flush(): Promise<void> {
-    await Promise.all(this.#monitors.map((monitor) => monitor.flush()));
+  /** Ends them. Resolves once everything is on disk. @throws as `write` */
+  async close(): Promise<void> {
+    await Promise.all(this.#monitors.map((monitor) => monitor.close()));
     if (this.#fatal) throw this.#fatal;
   }
 
@@ -57,6 +75,6 @@ export class Monitors {
 }
 
 /** As DeepSpeed: an empty output_path is the working directory. */
-function directoryOf({ output_path, job_name }: MonitorConfig): string {
+function directoryOf({ output_path, job_name }: JobConfig): string {
   return join(output_path, job_name);
 }

@@ -25,7 +25,7 @@ export class TensorBoardMonitor implements Monitor {
     for (const { name, value, samples } of events) this.#file.append(record(scalarEvent(time, samples, name, value)));
   }
 
-  flush(): Promise<void> {
+  close(): Promise<void> {
     return this.#file.flush();
   }
 }
