@@ -6,6 +6,7 @@
 
 #include "allocator.h"
 #include "binding.h"
+#include "file_read.h"
 #include "kernel.h"
 #include "pool.h"
 #include "registry.h"
@@ -246,6 +247,17 @@ Napi::Value ReadSync(const Napi::CallbackInfo& info) {
   return array;
 }
 
+// The caller keeps the buffer until the answer.
+Napi::Value ReadFile(const Napi::CallbackInfo& info) {
+  const double bytes = number(info, 2);
+  char* target = range(info.Env(), int(number(info, 0)), number(info, 1), bytes, "readFile");
+  if (!target) return info.Env().Undefined();
+  FileRead* read = new FileRead(info.Env(), target, size_t(bytes), int(number(info, 3)), int64_t(number(info, 4)));
+  const Napi::Promise promise = read->promise();
+  read->Queue();  // which deletes it in the end
+  return promise;
+}
+
 void start_completions(Napi::Env env, Addon* addon) {
   const Napi::String name = Napi::String::New(env, "deepspeed-ts reads");
   napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, addon, on_completed, &addon->completed);
@@ -303,6 +315,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("write", Write);
   add("read", Read);
   add("readSync", ReadSync);
+  add("readFile", ReadFile);
   add("setThreads", SetThreads);
   add("threads", Threads);
   add("isa", Isa);

@@ -16,6 +16,8 @@ export interface NativeAddon extends NativeLaunches {
   write(handle: number, byteOffset: number, bytes: Uint8Array): void;
   read(handle: number, byteOffset: number, byteLength: number): Promise<Uint8Array>;
   readSync(handle: number, byteOffset: number, byteLength: number): Uint8Array;
+  /** Rejects with the system's text. */
+  readFile(handle: number, byteOffset: number, byteLength: number, file: number, position: number): Promise<number>;
   /** Takes effect in stream order. */
   setThreads(threads: number): void;
   threads(): number;

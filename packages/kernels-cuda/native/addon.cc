@@ -8,6 +8,7 @@
 #include "allocator.h"
 #include "binding.h"
 #include "device.h"
+#include "file_read.h"
 #include "library.h"
 #include "registry.h"
 
@@ -276,6 +277,17 @@ Napi::Value ReadSync(const Napi::CallbackInfo& info) {
   return array;
 }
 
+// The caller keeps the buffer until the answer.
+Napi::Value ReadFile(const Napi::CallbackInfo& info) {
+  const double bytes = number(info, 2);
+  void* target = device_range(info.Env(), int(number(info, 0)), number(info, 1), bytes, "readFile");
+  if (!target) return info.Env().Undefined();
+  FileRead* read = new FileRead(info.Env(), static_cast<char*>(target), size_t(bytes), int(number(info, 3)), int64_t(number(info, 4)));
+  const Napi::Promise promise = read->promise();
+  read->Queue();  // which deletes it in the end
+  return promise;
+}
+
 void start_completions(Napi::Env env, Addon* addon) {
   const Napi::String name = Napi::String::New(env, "deepspeed-ts CUDA reads");
   napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, addon, on_completed, &addon->completed);
@@ -356,6 +368,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("write", Write);
   add("read", Read);
   add("readSync", ReadSync);
+  add("readFile", ReadFile);
   init_comm(env, exports);  // last: cleanup hooks run in reverse, so collectives end before the dispatcher that waits for them
   return exports;
 }

@@ -84,6 +84,14 @@ export class CudaBackend implements Backend {
     }
   }
 
+  async readFile(handle: BufferHandle, byteOffset: number, byteLength: number, file: number, position: number): Promise<number> {
+    try {
+      return await this.#native.readFile(handle, byteOffset, byteLength, file, position);
+    } catch (error) {
+      throw callError(error);
+    }
+  }
+
   supports(op: string, wanted: readonly DType[]): boolean {
     return this.#kernels.supports(op, wanted);
   }
