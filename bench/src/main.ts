@@ -30,7 +30,8 @@ async function main(args: readonly string[]): Promise<void> {
   const threads = (at >= 0 ? args[at + 1]! : [...new Set([1, availableParallelism()])].join(',')).split(',').map(Number);
   const names = args.filter((arg, i) => !arg.startsWith('--') && (at < 0 || i !== at + 1));
   const unknown = names.find((name) => !(all as readonly string[]).includes(name));
-  if (unknown) throw new Error(`there is no benchmark '${unknown}'; expected some of ${all.join(', ')}, or gpu, kernels, load or curve alone`);
+  if (unknown)
+    throw new Error(`there is no benchmark '${unknown}'; expected some of ${all.join(', ')}, or gpu, kernels, load or curve alone`);
   const wanted = (name: (typeof all)[number]) => names.length === 0 || names.includes(name);
   const backend = cpuBackend();
   const device = new Device(backend);

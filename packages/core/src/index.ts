@@ -45,6 +45,8 @@ export { type RandomContext, randomContext, withRandom } from './random/context.
 export { normals, philox, type RandomKey, splitSeed, streamOf, uniforms } from './random/philox.js';
 export { dtypeOf as dtypeOfSafetensors } from './safetensors/format.js';
 export { SafetensorsFile } from './safetensors/read.js';
+export { packShards, SHARD_BYTES, shardName } from './safetensors/shards.js';
+export { type CompanionFile, WeightFiles, type WeightFilesOptions } from './safetensors/weight-files.js';
 export { safetensorsHeader, type TensorPlan, writeSafetensors } from './safetensors/write.js';
 export { type CreateOptions, empty, fill, fromArray, fromHost, full, tensor, write, zeros } from './tensor/create.js';
 export { Buffer, Device, type MemoryKind } from './tensor/device.js';

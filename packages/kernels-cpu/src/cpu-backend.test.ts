@@ -1,5 +1,8 @@
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { DeepSpeedError, type DType, OutOfMemoryError, type View } from '@deepspeed-ts/core';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type CpuBackend, cpuBackend, KernelError } from './index.js';
 
 let cpu: CpuBackend;
@@ -102,6 +105,38 @@ describe('memory', () => {
     expect(() => cpu.write(handle, 60, new Uint8Array(5))).toThrow(/bytes 60 to 65/);
     await expect(cpu.read(handle, -1, 4)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     expect(() => fill({ handle, byteOffset: 0, dtype: 'f32', shape: [1, 1, 1, 1, 1, 1, 1] }, 0)).toThrow(/more than 6 dimensions/);
+  });
+});
+
+describe('a file', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cpu-backend-'));
+  const path = join(folder, 'bytes');
+  const bytes = Uint8Array.from({ length: 1_000_003 }, (_, i) => (i * 31) % 251);
+  writeFileSync(path, bytes);
+  const file = openSync(path, 'r');
+  afterAll(() => {
+    closeSync(file);
+    rmSync(folder, { recursive: true });
+  });
+
+  it('is read into a buffer, parts of it side by side, at any place', async () => {
+    const handle = buffer(bytes.length + 5);
+    fill(view(handle, bytes.length + 5, 'u8'), 0);
+    await cpu.synchronize();
+    const parts = [0, 1, 65_537, 700_000, bytes.length];
+    const counts = await Promise.all(parts.slice(1).map((end, i) => cpu.readFile(handle, 5 + parts[i]!, end - parts[i]!, file, parts[i]!)));
+    expect(counts).toEqual(parts.slice(1).map((end, i) => end - parts[i]!));
+    expect(Buffer.from(await cpu.read(handle, 5, bytes.length)).equals(bytes)).toBe(true);
+    expect(await cpu.read(handle, 0, 5)).toEqual(new Uint8Array(5));
+  });
+
+  it('that ends early says how much there was; what can not be read is an error, as is memory that is not there', async () => {
+    const handle = buffer(100);
+    expect(await cpu.readFile(handle, 0, 100, file, bytes.length - 40)).toBe(40);
+    expect(await cpu.readFile(handle, 0, 100, file, bytes.length + 40)).toBe(0);
+    await expect(cpu.readFile(handle, 0, 10, 1 << 20, 0)).rejects.toThrow(/a file can't be read: Bad file descriptor/);
+    await expect(cpu.readFile(handle, 90, 11, file, 0)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    await expect(cpu.readFile(12345, 0, 1, file, 0)).rejects.toMatchObject({ code: 'ERR_BAD_HANDLE' });
   });
 });
 

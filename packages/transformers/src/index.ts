@@ -27,6 +27,7 @@ export { AutoModelForCausalLM, type FromPretrainedOptions, type ModelOptions } f
 export { PretrainedError, type PretrainedErrorCode } from './pretrained/errors.js';
 export type { LoadReport, MatchOptions } from './pretrained/match.js';
 export { PretrainedModel } from './pretrained/pretrained-model.js';
+export { configWithDtype, type SavePretrainedOptions } from './pretrained/save.js';
 export { AutoTokenizer, type TokenizerOptions } from './tokenizer/auto-tokenizer.js';
 export { TokenizerError, type TokenizerErrorCode } from './tokenizer/errors.js';
 export type {

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { namedParameters } from '@deepspeed-ts/core';
-import { huggingFaceConfigOf } from '../engine/save-model.js';
+import { companionsOf, huggingFaceConfigOf } from '../engine/save-model.js';
 import { DynamicLossScaler } from '../precision/index.js';
 import { agree } from './agreement.js';
 import { begin, commit, type Peer } from './commit.js';
@@ -76,6 +76,7 @@ export class Checkpointer {
       manifest: { ...this.#describe(first.tag, excludeFrozen), fp8: scales, id: first.id, client_state: options.clientState ?? null },
       huggingFaceConfig: huggingFaceConfigOf(model, undefined, store.masterDtype),
       extraFiles: options.files ?? {},
+      companions: await companionsOf(model),
       saveLatest: options.saveLatest ?? true,
       keepLast: options.keepLast ?? config.checkpoint.keep_last ?? undefined,
     });

@@ -2,10 +2,11 @@ import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { CompanionFile } from '@deepspeed-ts/core';
 import { errorOf, type Problem, problemOf } from './agreement.js';
 import type { CheckpointDirectory } from './directory.js';
 import { CheckpointError, writeError } from './error.js';
-import { guarded, replaceFile, syncDirectory, writeJson, writeText } from './files.js';
+import { copyNew, guarded, replaceFile, syncDirectory, writeJson, writeText } from './files.js';
 import type { FileRecord } from './io/chunks.js';
 import type { FileThreads } from './io/threads.js';
 import { MANIFEST, type ManifestBody, readManifest, seal } from './manifest.js';
@@ -34,6 +35,8 @@ export interface Commit {
   readonly huggingFaceConfig: Readonly<Record<string, unknown>> | undefined;
   /** More small files, by name. */
   readonly extraFiles: Readonly<Record<string, string>>;
+  /** Files that go beside it, such as the tokenizer's. */
+  readonly companions: readonly CompanionFile[];
   readonly saveLatest: boolean;
   readonly keepLast: number | undefined;
 }
@@ -105,6 +108,7 @@ async function finish(job: Commit, path: string, own: Report): Promise<void> {
   }
   if (job.huggingFaceConfig) files['config.json'] = await writeJson(join(path, 'config.json'), job.huggingFaceConfig);
   for (const [name, text] of Object.entries(job.extraFiles)) files[name] = await writeText(join(path, name), text);
+  for (const { name, path: from } of job.companions) files[name] = await copyNew(from, join(path, name));
   await writeJson(join(path, MANIFEST), seal({ ...job.manifest, files }));
   for (const rank of job.peers.keys()) await rm(join(path, reportName(rank)), { force: true });
   await syncDirectory(path);

@@ -1,4 +1,4 @@
-import { open, rename } from 'node:fs/promises';
+import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CheckpointError, readError, writeError } from './error.js';
 import { type FileRecord, recordOf } from './io/chunks.js';
@@ -11,6 +11,13 @@ export async function writeJson(path: string, value: unknown): Promise<FileRecor
 /** The same for text. */
 export async function writeText(path: string, text: string): Promise<FileRecord> {
   return writeNew(path, new TextEncoder().encode(text));
+}
+
+/** Copies a small file to disk. */
+export async function copyNew(from: string, path: string): Promise<FileRecord> {
+  const bytes = await guardedRead(from, () => readFile(from));
+  await guarded(path, () => mkdir(dirname(path), { recursive: true }));
+  return writeNew(path, bytes);
 }
 
 export function jsonText(value: unknown): string {

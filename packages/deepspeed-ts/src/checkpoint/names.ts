@@ -35,12 +35,6 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** `model.safetensors`, or `model-00002-of-00004.safetensors` as Hugging Face numbers them from 1. */
-export function shardName(kind: 'model' | 'optimizer', index: number, count: number): string {
-  const digits = (n: number) => String(n).padStart(5, '0');
-  return count === 1 && kind === 'model' ? 'model.safetensors' : `${kind}-${digits(index + 1)}-of-${digits(count)}.safetensors`;
-}
-
 /** A part of an optimizer state in its file: `exp_avg/h.0.weight@128` begins at element 128 of the parameter. */
 export function partName(kind: string, name: string, start: number): string {
   return `${kind}/${name}@${start}`;

@@ -1,9 +1,9 @@
 import { join } from 'node:path';
-import { bytesOf, type Parameter, type TensorPlan } from '@deepspeed-ts/core';
+import { bytesOf, type Parameter, shardName, type TensorPlan } from '@deepspeed-ts/core';
 import type { Placement, ReadBytes, UnitLayout, ZeroStore } from '@deepspeed-ts/zero';
 import { FileWriter } from './io/file-writer.js';
 import type { FileThreads } from './io/threads.js';
-import { partName, shardName } from './names.js';
+import { partName } from './names.js';
 
 /** State that has been copied to the host, to be written. */
 export interface Snapshot {

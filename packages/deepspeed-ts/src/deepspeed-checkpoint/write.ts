@@ -1,10 +1,8 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { bytesOf, numelOf, safetensorsHeader, type TensorPlan } from '@deepspeed-ts/core';
+import { bytesOf, numelOf, packShards, SHARD_BYTES, safetensorsHeader, shardName, type TensorPlan } from '@deepspeed-ts/core';
 import { guarded } from '../checkpoint/files.js';
 import { CHUNK, Checksum, type FileRecord } from '../checkpoint/io/chunks.js';
-import { shardName } from '../checkpoint/names.js';
-import { packShards, SHARD_BYTES } from '../checkpoint/shards.js';
 
 /** A tensor that is to be written, and where its bytes come from, a block at a time. */
 export interface StreamedTensor {

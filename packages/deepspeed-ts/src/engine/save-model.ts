@@ -1,5 +1,6 @@
 import {
   bytesOf,
+  type CompanionFile,
   type Device,
   type DType,
   decode,
@@ -8,13 +9,13 @@ import {
   type Module,
   narrowF32,
   type TensorPlan,
+  WeightFiles,
 } from '@deepspeed-ts/core';
-import { DecoderLM } from '@deepspeed-ts/transformers';
+import { configWithDtype, DecoderLM, type PretrainedModel } from '@deepspeed-ts/transformers';
 import type { OptimizerOptions, ZeroStore } from '@deepspeed-ts/zero';
 import { agree } from '../checkpoint/agreement.js';
 import { CheckpointError } from '../checkpoint/error.js';
-import { SHARD_BYTES } from '../checkpoint/shards.js';
-import { WeightFiles } from './weight-files.js';
+import { guarded } from '../checkpoint/files.js';
 
 export interface SaveModelOptions {
   /** config.json; default: the model's own where it has one. */
@@ -42,14 +43,14 @@ export async function saveModel(
   directory: string,
   { model, device, store }: SavedModel,
   dtype: FloatDType,
-  { huggingFaceConfig, maxShardBytes = SHARD_BYTES }: SaveModelOptions = {},
+  { huggingFaceConfig, maxShardBytes }: SaveModelOptions = {},
 ): Promise<void> {
   const { communicator, layouts } = store;
   const writes = communicator.rank === 0;
   const plans = layouts.flatMap(({ placements }) =>
     placements.map(({ name, parameter }): TensorPlan => ({ name, shape: parameter.shape, dtype })),
   );
-  const files = new WeightFiles(directory, plans, maxShardBytes);
+  const files = new WeightFiles(directory, plans, { maxShardBytes, guarded });
   let failure: unknown;
   const attempt = async (body: () => Promise<void>) => {
     if (!writes || failure !== undefined) return;
@@ -75,15 +76,13 @@ export async function saveModel(
     await files.abandon();
     throw error;
   }
-  await attempt(() => files.finish(huggingFaceConfigOf(model, huggingFaceConfig, dtype)));
+  await attempt(async () => files.finish(huggingFaceConfigOf(model, huggingFaceConfig, dtype), await companionsOf(model)));
   await agree(communicator, device, async () => {
     if (failure === undefined) return;
     await files.abandon();
     throw failure;
   });
 }
-
-const torchNames: Readonly<Record<FloatDType, string>> = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' };
 
 /** What config.json says beside weights of a dtype; `undefined` for a model that has no such form. */
 export function huggingFaceConfigOf(
@@ -92,7 +91,12 @@ export function huggingFaceConfigOf(
   dtype: FloatDType = 'f32',
 ): Readonly<Record<string, unknown>> | undefined {
   const config = given ?? (model instanceof DecoderLM ? model.config.huggingFace : undefined);
-  return config && { ...config, dtype: torchNames[dtype] };
+  return config && configWithDtype(config, dtype);
+}
+
+/** What goes beside weights and config.json, of a model that says so because it came from a directory. */
+export async function companionsOf(model: Module & Partial<Pick<PretrainedModel, 'companionFiles'>>): Promise<CompanionFile[]> {
+  return model.companionFiles?.() ?? [];
 }
 
 /** @throws CheckpointError naming the parameter, where a finite weight is beyond what f16 can hold */

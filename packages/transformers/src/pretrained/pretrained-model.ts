@@ -1,11 +1,13 @@
-import { type Device, type FloatDType, LocalStore, type WeightSource } from '@deepspeed-ts/core';
+import { type CompanionFile, DeepSpeedError, type Device, type FloatDType, LocalStore, type WeightSource } from '@deepspeed-ts/core';
 import { DecoderLM } from '../decoder/decoder.js';
 import { decoderConfig } from '../families/index.js';
 import { generate, type Prompt } from '../generation/generate.js';
 import type { Generation } from '../generation/sequence.js';
 import type { GenerateOptions } from '../generation/settings.js';
+import { companionFiles } from './companions.js';
 import type { JsonObject } from './json-file.js';
 import type { LoadReport } from './match.js';
+import { type SavePretrainedOptions, savePretrained } from './save.js';
 
 export interface PretrainedParts {
   /** Of config.json. */
@@ -52,6 +54,25 @@ export class PretrainedModel extends DecoderLM {
   /** See {@link generate}. */
   generate(input: Prompt | readonly Prompt[], options?: GenerateOptions): Promise<Generation[]> {
     return generate(this, input, options);
+  }
+
+  /**
+   * Writes a directory that Hugging Face libraries open: config.json, weights as they are on the device, and the tokenizer's and other files of the
+   * directory that it came from. What was there before stays until the new files are whole.
+   *
+   * @throws DeepSpeedError where it has no weights of its own: those of a training are its engine's to save
+   */
+  async savePretrained(directory: string, options: SavePretrainedOptions = {}): Promise<void> {
+    if (!this.#store) {
+      const way = 'load it onto a device first, or save what an engine trains with its saveModel()';
+      throw new DeepSpeedError('ERR_NO_STORE', `[savePretrained] the model holds no weights: ${way}`);
+    }
+    await savePretrained(directory, this.#store, this.config.huggingFace, this.directory, options);
+  }
+
+  /** Files of the directory that it came from which a saved copy should have too, such as those of its tokenizer. */
+  async companionFiles(): Promise<CompanionFile[]> {
+    return this.directory === undefined ? [] : companionFiles(this.directory);
   }
 
   /** Gives back the weights that `load` has put on a device, and tables. */

@@ -4,6 +4,7 @@ import type { DType, Shape, Tensor } from '@deepspeed-ts/core';
 import { PretrainedError } from './errors.js';
 import { readJsonFile } from './json-file.js';
 import { SafetensorsWeights } from './safetensors-weights.js';
+import { TorchWeights } from './torch-weights.js';
 
 /** A tensor in a file of weights. */
 export interface StoredTensor {
@@ -21,8 +22,11 @@ export interface WeightFile {
   close(): void;
 }
 
-const SINGLE = 'model.safetensors';
-const INDEX = 'model.safetensors.index.json';
+/** Kinds of files of weights; a directory that has both is read from the first. */
+const KINDS = [
+  { single: 'model.safetensors', open: (path: string): WeightFile => new SafetensorsWeights(path) },
+  { single: 'pytorch_model.bin', open: (path: string): WeightFile => new TorchWeights(path) },
+] as const;
 
 /**
  * The files of weights in a Hugging Face directory: one, or those that an index names. Nothing but headers is read.
@@ -30,13 +34,16 @@ const INDEX = 'model.safetensors.index.json';
  * @throws PretrainedError where there are none, or the index names one that is not there
  */
 export async function findWeights(directory: string): Promise<WeightFile[]> {
-  const index = await readJsonFile(join(directory, INDEX));
-  if (index) return (await shardsOf(directory, INDEX, index)).map((path) => new SafetensorsWeights(path));
-  if (existsSync(join(directory, SINGLE))) return [new SafetensorsWeights(join(directory, SINGLE))];
+  for (const { single, open } of KINDS) {
+    const name = `${single}.index.json`;
+    const index = await readJsonFile(join(directory, name));
+    if (index) return (await shardsOf(directory, name, index)).map(open);
+    if (existsSync(join(directory, single))) return [open(join(directory, single))];
+  }
   throw new PretrainedError(
     'ERR_PRETRAINED_MISSING',
     directory,
-    `there are no weights: expected ${SINGLE} or ${INDEX}, found ${readdirSync(directory).slice(0, 10).join(', ') || 'nothing'}`,
+    `there are no weights: expected ${KINDS.map(({ single }) => `${single} or ${single}.index.json`).join(', ')}; found ${readdirSync(directory).slice(0, 10).join(', ') || 'nothing'}`,
   );
 }
 

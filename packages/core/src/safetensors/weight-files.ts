@@ -1,13 +1,28 @@
-import { type FileHandle, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { bytesOf, numelOf, safetensorsHeader, type TensorPlan } from '@deepspeed-ts/core';
-import { guarded, syncDirectory } from '../checkpoint/files.js';
-import { shardName } from '../checkpoint/names.js';
-import { packShards } from '../checkpoint/shards.js';
+import { copyFile, type FileHandle, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { bytesOf } from '../dtype.js';
+import { numelOf } from '../tensor/tensor.js';
+import { packShards, SHARD_BYTES, shardName } from './shards.js';
+import { safetensorsHeader, type TensorPlan } from './write.js';
 
 const INDEX = 'model.safetensors.index.json';
 /** Files of weights of an earlier save, which libraries would find beside the new ones. */
 const WEIGHTS = /^model(-\d{5}-of-\d{5})?\.safetensors$/;
+
+/** A file that goes beside the weights as it is, such as a tokenizer's. */
+export interface CompanionFile {
+  /** In the directory; may lie in a folder of it. */
+  readonly name: string;
+  /** Where it is to be copied from. */
+  readonly path: string;
+}
+
+export interface WeightFilesOptions {
+  /** Larger models become several files with an index; default 5e9. */
+  readonly maxShardBytes?: number | undefined;
+  /** Runs an operation on a file; may tell its failure in other words. */
+  readonly guarded?: <T>(path: string, body: () => Promise<T>) => Promise<T>;
+}
 
 interface Shard {
   readonly name: string;
@@ -20,6 +35,7 @@ interface Shard {
  */
 export class WeightFiles {
   readonly #shards: readonly Shard[];
+  readonly #guarded: NonNullable<WeightFilesOptions['guarded']>;
   readonly #temporary: string[] = [];
   #shard = 0;
   #file: FileHandle | undefined;
@@ -29,14 +45,15 @@ export class WeightFiles {
   constructor(
     readonly directory: string,
     readonly plans: readonly TensorPlan[],
-    maxShardBytes: number,
+    { maxShardBytes = SHARD_BYTES, guarded = (_, body) => body() }: WeightFilesOptions = {},
   ) {
+    this.#guarded = guarded;
     const packed = packShards(plans, sizeOf, maxShardBytes);
     this.#shards = packed.map((plans, index) => ({ name: shardName('model', index, packed.length), plans }));
   }
 
   async begin(): Promise<void> {
-    await guarded(this.directory, () => mkdir(this.directory, { recursive: true }));
+    await this.#guarded(this.directory, () => mkdir(this.directory, { recursive: true }));
   }
 
   /** Appends the bytes of the next tensors, in the order of the plans. */
@@ -48,8 +65,8 @@ export class WeightFiles {
     if (this.#left === 0) await this.#close();
   }
 
-  /** Gives files their names, with `config` beside them, and removes those of an earlier save. */
-  async finish(config: Readonly<Record<string, unknown>> | undefined): Promise<void> {
+  /** Gives files their names, with `config` and copies of other files beside them, and removes those of an earlier save. */
+  async finish(config: Readonly<Record<string, unknown>> | undefined, companions: readonly CompanionFile[] = []): Promise<void> {
     // What has no elements at all was never begun.
     while (this.#shard < this.#shards.length) {
       await this.#open();
@@ -63,11 +80,15 @@ export class WeightFiles {
       await this.#writeJson(INDEX, { metadata: { total_size }, weight_map });
     }
     if (config) await this.#writeJson('config.json', config);
+    for (const companion of companions) await this.#copy(companion);
     const stale = (await readdir(this.directory)).filter(
       (name) => (WEIGHTS.test(name) && !names.has(name)) || (name === INDEX && names.size === 1),
     );
     for (const name of stale) await rm(join(this.directory, name), { force: true });
-    await syncDirectory(this.directory);
+    await this.#guarded(this.directory, async () => {
+      const directory = await open(this.directory, 'r');
+      await directory.sync().finally(() => directory.close());
+    });
   }
 
   /** Removes what has been written. */
@@ -81,20 +102,20 @@ export class WeightFiles {
     const { name, plans } = this.#shards[this.#shard]!;
     this.#temporary.push(name);
     this.#left = plans.reduce((sum, plan) => sum + sizeOf(plan), 0);
-    await guarded(join(this.directory, name), async () => {
+    await this.#guarded(join(this.directory, name), async () => {
       this.#file = await open(this.#pathOf(name), 'w');
     });
     await this.#append(safetensorsHeader(plans));
   }
 
   async #append(bytes: Uint8Array): Promise<void> {
-    await guarded(this.#pathOf(this.#shards[this.#shard]!.name), async () => {
+    await this.#guarded(this.#pathOf(this.#shards[this.#shard]!.name), async () => {
       for (let done = 0; done < bytes.length; ) done += (await this.#file!.write(bytes, done)).bytesWritten;
     });
   }
 
   async #close(): Promise<void> {
-    await guarded(this.#pathOf(this.#shards[this.#shard]!.name), async () => {
+    await this.#guarded(this.#pathOf(this.#shards[this.#shard]!.name), async () => {
       await this.#file!.sync();
       await this.#file!.close();
     });
@@ -103,17 +124,27 @@ export class WeightFiles {
   }
 
   async #rename(name: string): Promise<void> {
-    await guarded(join(this.directory, name), () => rename(this.#pathOf(name), join(this.directory, name)));
+    await this.#guarded(join(this.directory, name), () => rename(this.#pathOf(name), join(this.directory, name)));
   }
 
   async #writeJson(name: string, value: unknown): Promise<void> {
     this.#temporary.push(name);
-    await guarded(join(this.directory, name), () => writeFile(this.#pathOf(name), `${JSON.stringify(value, null, 2)}\n`));
+    await this.#guarded(join(this.directory, name), () => writeFile(this.#pathOf(name), `${JSON.stringify(value, null, 2)}\n`));
+    await this.#rename(name);
+  }
+
+  async #copy({ name, path }: CompanionFile): Promise<void> {
+    if (resolve(path) === resolve(this.directory, name)) return;
+    this.#temporary.push(name);
+    await this.#guarded(join(this.directory, name), async () => {
+      await mkdir(dirname(join(this.directory, name)), { recursive: true });
+      await copyFile(path, this.#pathOf(name));
+    });
     await this.#rename(name);
   }
 
   #pathOf(name: string): string {
-    return join(this.directory, `.${name}.${process.pid}.tmp`);
+    return join(this.directory, `.${name.replaceAll('/', '~')}.${process.pid}.tmp`);
   }
 }
 
