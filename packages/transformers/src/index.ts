@@ -20,6 +20,8 @@ export type { GenerativeLM, SequenceSizes } from './generation/decode.js';
 export { generate, generateText, type Prompt } from './generation/generate.js';
 export type { FinishReason, Generation } from './generation/sequence.js';
 export type { GenerateOptions } from './generation/settings.js';
+export { HubError, type HubErrorCode } from './hub/errors.js';
+export type { DownloadProgress, HubOptions } from './hub/settings.js';
 export type { LoraConfig, TargetModules } from './peft/config.js';
 export { PeftError, type PeftErrorCode } from './peft/errors.js';
 export { getPeftModel, type LoadAdapterOptions, PeftModel } from './peft/peft-model.js';

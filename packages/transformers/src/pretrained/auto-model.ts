@@ -1,6 +1,7 @@
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DeepSpeedError, Device, type FloatDType, isFloat, openBackend } from '@deepspeed-ts/core';
+import { modelDirectory } from '../hub/resolve.js';
+import type { HubOptions } from '../hub/settings.js';
 import { PretrainedError } from './errors.js';
 import { type JsonObject, readJsonFile } from './json-file.js';
 import { assertMatched, type MatchOptions, matchWeights } from './match.js';
@@ -19,18 +20,20 @@ export interface ModelOptions {
   readonly seed?: number;
 }
 
-export interface FromPretrainedOptions extends ModelOptions, MatchOptions {}
+export interface FromPretrainedOptions extends ModelOptions, MatchOptions, HubOptions {}
 
 /** Language models by what their config.json says they are. */
 export const AutoModelForCausalLM = {
   /**
-   * The model of a Hugging Face directory, as `transformers` saves it and the Hub has it: config.json and weights in safetensors. Only headers
-   * of the weights are read, unless `device` says to load them.
+   * The model of a Hugging Face directory, as `transformers` saves it and the Hub has it: config.json and weights in safetensors or, of older
+   * models, pickles. A path to one, or the id of a model on the Hub, which is downloaded into the cache. Only headers of the weights are read,
+   * unless `device` says to load them.
    *
-   * @throws PretrainedError where a file is missing or damaged, or weights do not fit; DeepSpeedError for a family that is not supported
+   * @throws PretrainedError where a file is missing or damaged, or weights do not fit; HubError where the Hub does not give it; DeepSpeedError
+   * for a family that is not supported
    */
-  async fromPretrained(path: string, options: FromPretrainedOptions = {}): Promise<PretrainedModel> {
-    const directory = await locate(path);
+  async fromPretrained(pathOrId: string, options: FromPretrainedOptions = {}): Promise<PretrainedModel> {
+    const directory = await modelDirectory(pathOrId, 'model', options);
     const configPath = join(directory, 'config.json');
     const stored = await readJsonFile(configPath);
     if (!stored) throw new PretrainedError('ERR_PRETRAINED_MISSING', directory, 'there is no config.json, so it is not a model directory');
@@ -55,17 +58,6 @@ export const AutoModelForCausalLM = {
     return onDevice(model, options);
   },
 };
-
-/** The directory of a model. @throws PretrainedError where there is none */
-async function locate(path: string): Promise<string> {
-  const found = await stat(path).catch(() => undefined);
-  if (found?.isDirectory()) return path;
-  throw new PretrainedError(
-    'ERR_PRETRAINED_MISSING',
-    path,
-    `expected a model directory, got ${found ? 'a file' : 'a path where nothing is'}`,
-  );
-}
 
 async function onDevice(model: PretrainedModel, { device, seed = 0 }: ModelOptions): Promise<PretrainedModel> {
   if (device === undefined) return model;

@@ -1,12 +1,14 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { modelDirectory } from '../hub/resolve.js';
+import type { HubOptions } from '../hub/settings.js';
 import { readJsonFile } from '../pretrained/json-file.js';
 import { TokenizerError } from './errors.js';
 import { FastTokenizer } from './fast-tokenizer.js';
 import type { Tokenizer } from './tokenizer.js';
 
-export interface TokenizerOptions {
+export interface TokenizerOptions extends HubOptions {
   /** The token to pad with, where the tokenizer names none, or another one. */
   readonly padToken?: string;
   readonly paddingSide?: 'left' | 'right';
@@ -16,11 +18,12 @@ export interface TokenizerOptions {
 /** Tokenizers of Hugging Face directories. */
 export const AutoTokenizer = {
   /**
-   * The tokenizer of a directory that has a tokenizer.json.
+   * The tokenizer of a directory that has a tokenizer.json, or of a model on the Hub.
    *
-   * @throws TokenizerError where there is none, or it can't be used
+   * @throws TokenizerError where there is none, or it can't be used; PretrainedError, HubError where there is no such directory or model
    */
-  async fromPretrained(path: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
+  async fromPretrained(pathOrId: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
+    const path = await modelDirectory(pathOrId, 'tokenizer', options);
     const tokenizer = await readJsonFile(join(path, 'tokenizer.json'));
     if (!tokenizer) throw await noTokenizer(path);
     const stored = (await readJsonFile(join(path, 'tokenizer_config.json'))) ?? {};
@@ -56,8 +59,7 @@ async function chatTemplatesOf(path: string): Promise<Map<string, string>> {
 }
 
 async function noTokenizer(path: string): Promise<TokenizerError> {
-  const names = await readdir(path).catch(() => undefined);
-  if (!names) return new TokenizerError('ERR_TOKENIZER', `${path}: expected a directory with a tokenizer.json, there is no such directory`);
+  const names = await readdir(path);
   const older = names.filter((name) => name === 'tokenizer.model' || name === 'vocab.json' || name === 'spiece.model');
   const way =
     older.length > 0
