@@ -1,8 +1,13 @@
-import { connect } from '@deepspeed-ts/kernels-cpu';
-import { type CommunicationRow, initialize } from 'deepspeed-ts';
+import { type CommunicationRow, type DeviceName, initialize, openDevice } from 'deepspeed-ts';
 import type { RankContext } from '../spawn-world.js';
 import { buildModel } from '../zero/models.js';
 import { batchesOf, close, configOf, hashOf, type TrainingRun } from '../zero/training-run.js';
+
+export interface ObservedArgs {
+  /** Where everything is written. */
+  readonly folder: string;
+  readonly device: DeviceName;
+}
 
 export interface ObservedResult {
   /** Hashes of weights: without anybody looking on, and with everybody. */
@@ -15,7 +20,8 @@ export interface ObservedResult {
 const run: TrainingRun = { model: 'gpt', stage: 3, accumulation: 2, steps: 5 };
 
 /** Trains twice: as it is, and with all that can look on. */
-export default async function rank({ rank, args: folder }: RankContext<string>): Promise<ObservedResult> {
+export default async function rank({ rank, args: { folder, device } }: RankContext<ObservedArgs>): Promise<ObservedResult> {
+  const { backend, connect } = await openDevice(device);
   const communicator = await connect();
   const on = { enabled: true, output_path: folder };
   const everything = {
@@ -34,7 +40,7 @@ export default async function rank({ rank, args: folder }: RankContext<string>):
     const { engine } = await initialize({
       model: buildModel('gpt'),
       communicator,
-      device: 'cpu',
+      backend,
       seed: 3,
       config: { ...configOf(run), ...config },
     });
