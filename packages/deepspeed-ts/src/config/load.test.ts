@@ -165,41 +165,75 @@ describe('loadConfig', () => {
     expect(config.train_micro_batch_size_per_gpu).toBe(4);
   });
 
-  it('names the right key for any key of any section that is one edit away', () => {
+  it('names the right key for any key of any section, optimizer and scheduler that is one edit away', () => {
     const unsupported = SECTIONS.flatMap((section) => Object.keys(section.unsupported).map((path) => path.split('.')));
-    const keys = [...SECTIONS.flatMap((section) => pathsOf(section.properties)), ...unsupported];
-    const valid = new Set(keys.map((path) => path.join('.')));
+    const common = [...SECTIONS.flatMap((section) => pathsOf(section.properties)), ...unsupported];
     const letter = fc.constantFrom(...'abcdefghijklmnopqrstuvwxyz_0123456789');
-    const edit = fc.record({ at: fc.nat(), kind: fc.constantFrom('delete', 'insert', 'replace'), char: letter });
+    const edit = fc.record({ at: fc.nat(), kind: fc.constantFrom('delete', 'insert', 'replace', 'swap'), char: letter });
+    const choice = (name: 'optimizer' | 'scheduler') => {
+      const branches = SECTIONS.flatMap((section) => section.properties[name as keyof typeof section.properties] as JsonSchema | undefined)
+        .flatMap((schema) => schema?.oneOf ?? [])
+        .map(({ properties }) => ({ type: properties!.type!.const as string, keys: pathsOf(properties!, [name]) }));
+      expect(branches.length).toBeGreaterThan(4);
+      return fc.constantFrom(...branches);
+    };
     fc.assert(
       // One run edits every key once, all in the same config.
-      fc.property(fc.tuple(...keys.map(() => edit)), (edits) => {
-        const raw: Record<string, unknown> = { train_batch_size: 2, optimizer: { type: 'AdamW' } };
-        const expected = new Map<string, string>();
-        keys.forEach((path, k) => {
-          const { at, kind, char } = edits[k]!;
-          const right = path.at(-1)!;
-          const i = at % right.length;
-          const wrong = right.slice(0, i) + (kind === 'delete' ? '' : char) + right.slice(kind === 'insert' ? i : i + 1);
-          const typo = [...path.slice(0, -1), wrong].join('.');
-          if (wrong === '' || valid.has(typo) || expected.has(typo)) return;
-          expected.set(typo, path.join('.'));
-          let parent = raw;
-          for (const name of path.slice(0, -1)) {
-            parent[name] ??= {};
-            parent = parent[name] as Record<string, unknown>;
+      fc.property(
+        choice('optimizer'),
+        choice('scheduler'),
+        fc.array(edit, { minLength: 400, maxLength: 400 }),
+        (optimizer, scheduler, edits) => {
+          const keys = [...common, ...optimizer.keys, ...scheduler.keys];
+          expect(keys.length).toBeLessThanOrEqual(edits.length);
+          const valid = new Set(keys.map((path) => path.join('.')));
+          const raw: Record<string, unknown> = {
+            train_batch_size: 2,
+            optimizer: { type: optimizer.type },
+            scheduler: { type: scheduler.type },
+          };
+          const expected = new Map<string, string>();
+          keys.forEach((path, k) => {
+            const right = path.at(-1)!;
+            const wrong = edited(right, edits[k]!);
+            const typo = [...path.slice(0, -1), wrong].join('.');
+            if (wrong === '' || valid.has(typo) || expected.has(typo)) return;
+            expected.set(typo, path.join('.'));
+            let parent = raw;
+            for (const name of path.slice(0, -1)) {
+              parent[name] ??= {};
+              parent = parent[name] as Record<string, unknown>;
+            }
+            parent[wrong] = 1;
+          });
+          const problems = problemsOf(raw);
+          for (const [typo, right] of expected) {
+            expect(
+              problems.find((problem) => problem.startsWith(`${typo}: unknown key; did you mean `)),
+              typo,
+            ).toContain(`"${right}"`);
           }
-          parent[wrong] = 1;
-        });
-        const problems = problemsOf(raw);
-        for (const [typo, right] of expected) {
-          expect(problems.find((problem) => problem.startsWith(`${typo}: unknown key; did you mean `))).toContain(`"${right}"`);
-        }
-      }),
+        },
+      ),
       { numRuns: 20 },
     );
   });
 });
+
+interface Edit {
+  readonly at: number;
+  readonly kind: 'delete' | 'insert' | 'replace' | 'swap';
+  readonly char: string;
+}
+
+/** A word with one of its letters gone, changed or in front of the one before it, or with one more. */
+function edited(word: string, { at, kind, char }: Edit): string {
+  const i = at % (word.length + Number(kind === 'insert'));
+  const [before, letter, after] = [word.slice(0, i), word[i] ?? '', word.slice(i + 1)];
+  if (kind === 'insert') return before + char + word.slice(i);
+  if (kind === 'swap') return before.slice(0, -1) + letter + before.slice(-1) + after;
+  return before + (kind === 'replace' ? char : '') + after;
+}
 
 /** Paths of all keys outside alternatives. */
 function pathsOf(properties: Readonly<Record<string, JsonSchema>>, at: readonly string[] = []): string[][] {

@@ -13,12 +13,11 @@ const directory = mkdtempSync(join(tmpdir(), 'kill-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 const INSTANTS = 50;
-const BUDGET_MS = 30_000;
 
 test('killing all ranks at any instant of a save leaves the last good checkpoint', async () => {
   const saves = join(directory, 'saves');
   const args: SavingArgs = { run: { model: 'gpt', large: true, stage: 3 }, directory: saves };
-  const world = await spawnWorld<never, SavingArgs>(new URL('./saving-rank.ts', import.meta.url), 2, { args, timeoutMs: 110_000 });
+  const world = await spawnWorld<never, SavingArgs>(new URL('./saving-rank.ts', import.meta.url), 2, { args, timeoutMs: 220_000 });
   await world.heard(0, 'step 4');
 
   // Stopped ranks have done what killed ones would have done, and can go on afterwards: many instants for the price of one world.
@@ -26,9 +25,7 @@ test('killing all ranks at any instant of a save leaves the last good checkpoint
     for (const { child } of world.ranks) child.kill(name);
   };
   const copies: string[] = [];
-  const end = Date.now() + BUDGET_MS;
   for (const [i, u] of [...uniforms({ seed: 1 }, 0, INSTANTS)].entries()) {
-    if (Date.now() > end) break;
     await sleep(2 + 60 * u);
     signal('SIGSTOP');
     const copy = join(directory, `instant-${i}`);
@@ -47,11 +44,10 @@ test('killing all ranks at any instant of a save leaves the last good checkpoint
     expect(loaded, path).toBeDefined();
     expect(await hashOfState(engine), path).toBe((loaded!.clientState as { hash: string }).hash);
   }
-  expect(copies.length).toBeGreaterThan(10);
-  expect(midSave, 'instants in the middle of a save').toBeGreaterThan(3);
+  expect(midSave, 'instants in the middle of a save').toBeGreaterThan(INSTANTS / 5);
 
   // The next run over the same directory cleans up.
   await (await engine.saveCheckpoint(saves, { tag: 'next', keepLast: 1 })).finished;
   expect(readdirSync(saves).sort()).toEqual(['latest', 'next']);
   await close(engine);
-}, 120_000);
+}, 240_000);
