@@ -14,7 +14,7 @@ constexpr uint32_t kFloats = dtype_bit(F32) | dtype_bit(F16) | dtype_bit(BF16);
 constexpr uint32_t kAnyDType = 0xffu;
 
 constexpr int kMaxRank = 6;
-constexpr int kMaxTensors = 24;
+constexpr int kMaxTensors = 264;  // two weights of 128 experts, and what goes with them
 constexpr int kMaxAttrs = 24;
 
 // A contiguous row-major tensor in host memory.

@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { type DType, isFloat, type MemoryModel, numelOf, type ScratchRequest, type View } from '@deepspeed-ts/core';
+import { bytesOf, type DType, isFloat, type MemoryModel, numelOf, type ScratchRequest, type View } from '@deepspeed-ts/core';
 import type { InstructionSet } from './native.js';
 
 const MiB = 2 ** 20;
@@ -8,8 +8,10 @@ const MiB = 2 ** 20;
 const absent = new Set([
   ...['fp8_advance', 'fp8_cast', 'fp8_matmul', 'fp8_swiglu', 'fp8_swiglu_backward', 'linear_fp8', 'lora', 'mlp', 'mlp_fp8'],
   ...['gelu_backward_recompute', 'swiglu_backward_recompute', 'linear_gelu', 'linear_gelu_backward'],
-  ...['linear_cross_entropy_fused', 'linear_cross_entropy_fused_backward'],
+  ...['linear_cross_entropy_fused', 'linear_cross_entropy_fused_backward', 'experts'],
 ]);
+
+const onlyF32 = new Set(['grad_norm', 'load_balance', 'load_balance_backward']);
 
 export interface CpuMemoryModelOptions {
   /** That kernels use; default: the CPUs of this process. */
@@ -41,7 +43,7 @@ export function cpuMemoryModel(options: CpuMemoryModelOptions = {}): MemoryModel
   return {
     name: 'cpu',
     supports: (op: string, dtypes: readonly DType[]) =>
-      !absent.has(op) && (op !== 'grad_norm' || dtypes.every((d) => !isFloat(d) || d === 'f32')),
+      !absent.has(op) && (!onlyF32.has(op) || dtypes.every((d) => !isFloat(d) || d === 'f32')),
     scratch: (op, inputs, outputs, attrs) => scratch.of(op, inputs, outputs, attrs),
     scratchBlock: (bytes) => roundUp(Math.max(bytes, 1), bytes >= 2 * MiB ? 2 * MiB : 4096),
     heaps: [small, large, small, large],
@@ -79,6 +81,20 @@ class CpuScratch {
           yield* this.#product(first, second, rows(x!), dw.dtype === 'f32');
         }
         return;
+      case 'expert_linear':
+      case 'expert_linear_dx':
+        // How many rows an expert has is known on the device alone: at most all of them.
+        if (attrs[1]) yield ['all.4', bytesOf(x!.dtype) * (rows(outputs[0]!) * columns(x!) + 1)];
+        return yield* this.#product(rows(outputs[0]!), columns(outputs[0]!), columns(x!), outputs[0]!.dtype === 'f32');
+      case 'expert_linear_dw': {
+        const places = numelOf(inputs[2]!.shape);
+        if (attrs[2]) yield ['all.4', bytesOf(x!.dtype) * (places * columns(x!) + 1)];
+        if (attrs[3]) yield ['all.5', bytesOf(w!.dtype) * (places * columns(w!) + 1)];
+        const [first = 1, second = 1] = outputs[0]!.shape;
+        return yield* this.#product(first, second, places, outputs[0]!.dtype === 'f32');
+      }
+      case 'router_load':
+        return yield ['all.0', 4 * (Math.ceil(rows(x!) / 256) * columns(x!) + 1)];
       case 'matmul':
         return yield* this.#product(rows(outputs[0]!), columns(outputs[0]!), columns(x!), outputs[0]!.dtype === 'f32');
       case 'linear_cross_entropy':

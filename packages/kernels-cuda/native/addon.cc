@@ -174,7 +174,7 @@ void LaunchOp(const Napi::CallbackInfo& info) {
   words += 4;
   if (op < 0 || op >= kernel_count()) return raise(info.Env(), "BAD_ARGUMENT", "no op has number " + std::to_string(op));
   if (n_in + n_out > kMaxTensors || n_attrs > kMaxAttrs)
-    return raise(info.Env(), "BAD_ARGUMENT", std::string(kernel_entry(op).name) + ": at most 24 tensors and 24 attributes go to a kernel");
+    return raise(info.Env(), "BAD_ARGUMENT", std::string(kernel_entry(op).name) + ": at most " + std::to_string(kMaxTensors) + " tensors and " + std::to_string(kMaxAttrs) + " attributes go to a kernel");
   const Launch launch = dispatcher_launch(op, n_in, n_out, n_attrs);
   for (int i = 0; i < n_in + n_out; i++)
     if (!parse_view(info.Env(), words, end, &launch.views[i], kernel_entry(op).name)) return;

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 #include <variant>
+#include <vector>
 
 #include "completion.h"
 #include "device.h"
@@ -44,7 +45,7 @@ using Command = std::variant<std::monostate, KernelCommand, WriteCommand, ReadCo
 
 struct Slot {
   Command command;
-  View views[kMaxTensors];
+  std::vector<View> views;  // keeps the room of the largest launch it had
   double attrs[kMaxAttrs];
 };
 
@@ -129,7 +130,8 @@ void run(const KernelCommand& k, Slot& slot) {
   if (current_failure()) return;
   const KernelEntry& entry = kernel_entry(k.kernel);
   graphs.before_launch(compute, fingerprint(k, slot));
-  const Call call = {slot.views, k.n_in, slot.views + k.n_in, k.n_out, slot.attrs, k.n_attrs, compute};
+  const View* views = slot.views.data();
+  const Call call = {views, k.n_in, views + k.n_in, k.n_out, slot.attrs, k.n_attrs, compute};
   const char* text = entry.run(call);
   if (text) fail(make_failure("kernel", entry.name, text));
   check_device(entry.name);
@@ -312,7 +314,8 @@ bool dispatcher_stop(int milliseconds) {
 Launch dispatcher_launch(int kernel, int n_in, int n_out, int n_attrs) {
   Slot& slot = next_slot();
   slot.command = KernelCommand{kernel, n_in, n_out, n_attrs};
-  return {slot.views, slot.attrs};
+  slot.views.resize(size_t(n_in + n_out));
+  return {slot.views.data(), slot.attrs};
 }
 
 void dispatcher_commit() { publish(); }

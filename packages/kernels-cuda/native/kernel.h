@@ -20,7 +20,7 @@ constexpr int64_t kElementBytes[] = {4, 2, 2, 4, 8, 1, 1, 1};  // by dtype code
 constexpr int kDTypes = sizeof kElementBytes / sizeof *kElementBytes;
 
 constexpr int kMaxRank = 6;
-constexpr int kMaxTensors = 24;
+constexpr int kMaxTensors = 264;  // two weights of 128 experts, and what goes with them
 constexpr int kMaxAttrs = 24;
 
 // A contiguous row-major tensor in device memory.

@@ -3,10 +3,12 @@ import { bytesOf, type DType, isFloat, type MemoryModel, numelOf, type ScratchRe
 const MiB = 2 ** 20;
 
 /** Ops that core composes of others here: there is no kernel. */
-const absent = new Set(['linear_fp8', 'lora', 'mlp', 'mlp_fp8']);
+const absent = new Set(['experts', 'linear_fp8', 'lora', 'mlp', 'mlp_fp8']);
 /** Kernels that don't take every float dtype. */
 const taken: Readonly<Record<string, readonly DType[]>> = {
   grad_norm: ['f32'],
+  load_balance: ['f32'],
+  load_balance_backward: ['f32'],
   linear_gelu: ['bf16', 'f16'],
   ...Object.fromEntries(['fp8_advance', 'fp8_cast', 'fp8_matmul', 'fp8_swiglu', 'fp8_swiglu_backward'].map((op) => [op, ['f32', 'bf16']])),
 };
@@ -84,6 +86,13 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
       yield ['b', 8 * Math.ceil(ids / 32) * columns(x!)];
       return yield ['c', 16 * ids + MiB];
     }
+    case 'route': {
+      const assignments = roundUp(numelOf(outputs[1]!.shape), 64);
+      yield ['a', 8 * assignments];
+      return yield ['c', 16 * assignments + MiB];
+    }
+    case 'router_load':
+      return yield ['a', 4 * (Math.ceil(rows(x!) / 256) * columns(x!) + 1)];
     case 'sum_squares':
       return yield ['a', 8 * (1.01 * Math.ceil(numelOf(x!.shape) / 4096) + 3)];
   }

@@ -8,11 +8,15 @@ import { addOp } from './add.js';
 import { attentionBackward, attentionOp } from './attention.js';
 import { cacheAppend, cachedAttentionOp } from './cached-attention.js';
 import { cast } from './cast.js';
+import { combine } from './combine.js';
 import { copy } from './copy.js';
 import type { Op } from './define-op.js';
 import { divOp } from './div.js';
 import { dropoutOp } from './dropout.js';
 import { embeddingBackward, embeddingOp } from './embedding.js';
+import { expertLinear, expertLinearDw, expertLinearDx } from './expert-linear.js';
+import { expertSwiglu, expertSwigluBackward } from './expert-swiglu.js';
+import { expertsOp } from './experts.js';
 import { fillOp } from './fill.js';
 import { fp8Advance } from './fp8-advance.js';
 import { fp8Cast } from './fp8-cast.js';
@@ -21,6 +25,7 @@ import { fp8Swiglu, fp8SwigluBackward } from './fp8-swiglu.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { gradNorm, sumSquares } from './grad-norm.js';
 import { headNormBackward, headNormOp } from './head-norm.js';
+import { jitterOp } from './jitter.js';
 import { lambMoments, lambRatio, lambUpdate } from './lamb.js';
 import { layerNormBackward, layerNormOp } from './layer-norm.js';
 import { columnSum, linearDw, linearDx, linearOp } from './linear.js';
@@ -42,6 +47,8 @@ import { blend, muonMomentum, normalize } from './muon.js';
 import { randomNormal, randomUniform } from './random-normal.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
 import { ropeOp } from './rope.js';
+import { routeBackward, routeOp } from './route.js';
+import { loadBalanceBackward, loadBalanceOp, routerLoadBackward, routerLoadOp } from './router-load.js';
 import { penalizeTokensOp, sampleTokenOp } from './sample-token.js';
 import { scaleOp } from './scale.js';
 import { sgdOp } from './sgd.js';
@@ -62,12 +69,19 @@ export const ops: readonly Op<any>[] = [
   cachedAttentionOp,
   cast,
   columnSum,
+  combine,
   copy,
   decode8bit,
   divOp,
   dropoutOp,
   embeddingOp,
   embeddingBackward,
+  expertLinear,
+  expertLinearDw,
+  expertLinearDx,
+  expertSwiglu,
+  expertSwigluBackward,
+  expertsOp,
   fillOp,
   fp8Advance,
   fp8Cast,
@@ -80,6 +94,7 @@ export const ops: readonly Op<any>[] = [
   gradNorm,
   headNormOp,
   headNormBackward,
+  jitterOp,
   lambMoments,
   lambRatio,
   lambUpdate,
@@ -98,6 +113,8 @@ export const ops: readonly Op<any>[] = [
   linearCrossEntropyFusedBackward,
   lionOp,
   loraOp,
+  loadBalanceOp,
+  loadBalanceBackward,
   matmulOp,
   mlpOp,
   mlpFp8Op,
@@ -111,6 +128,10 @@ export const ops: readonly Op<any>[] = [
   rmsNormBackward,
   ropeOp,
   sampleTokenOp,
+  routeOp,
+  routeBackward,
+  routerLoadOp,
+  routerLoadBackward,
   scaleOp,
   sgdOp,
   softmaxOp,
@@ -130,8 +151,10 @@ export { div } from './div.js';
 export { dropout } from './dropout.js';
 export { CODE_BLOCK } from './dynamic-code.js';
 export { embedding } from './embedding.js';
+export { type ExpertWeights, experts } from './experts.js';
 export { gelu } from './gelu.js';
 export { headNorm } from './head-norm.js';
+export { jitter } from './jitter.js';
 export { launch } from './launch.js';
 export { layerNorm } from './layer-norm.js';
 export { type LinearLayout, linear } from './linear.js';
@@ -145,6 +168,8 @@ export { mul } from './mul.js';
 export { Random } from './random-samples.js';
 export { rmsNorm } from './rms-norm.js';
 export { rope } from './rope.js';
+export { type Routing, route } from './route.js';
+export { loadBalance, routerLoad } from './router-load.js';
 export { penalizeTokens, type SampleOptions, sampleToken } from './sample-token.js';
 export { scale } from './scale.js';
 export { softmax } from './softmax.js';

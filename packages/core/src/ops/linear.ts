@@ -217,7 +217,7 @@ interface GradientRun {
  * Gradients of weights side by side, as launches: neighbours go together as long as each is wanted and all are written or all
  * added to. A tensor that comes a second time (one weight used twice) must wait for its first sum, so it begins a new run.
  */
-function gradientRuns(sizes: readonly number[], target: (index: number) => GradientTarget | undefined): GradientRun[] {
+export function gradientRuns(sizes: readonly number[], target: (index: number) => GradientTarget | undefined): GradientRun[] {
   const runs: GradientRun[] = [];
   let open: GradientRun | undefined;
   let columnOffset = 0;

@@ -19,7 +19,10 @@ export function flopsPerToken(model: Module, tokens: number): number | undefined
   return 6 * matmulParameters(model) + 6 * layers * heads * headDim * tokens;
 }
 
-/** Elements of all matrices, without tables that are only looked up in: of embeddings only one that is the head too counts. */
+/**
+ * Elements of the matrices that a token is multiplied by: tables that are only looked up in do not count (of embeddings only one that is the
+ * head too), and of experts as many as a token uses.
+ */
 export function matmulParameters(model: DecoderLM): number {
   const { names, tieEmbeddings, positions } = model.config;
   const lookedUp = new Set<string>();
@@ -34,5 +37,10 @@ export function matmulParameters(model: DecoderLM): number {
       if (child.shape.length === 2 && !lookedUp.has(`${path}.${name}`)) total += child.numel;
     }
   }
-  return total;
+  return total - idleParameters(model);
+}
+
+/** Of the experts that a token does not use. */
+function idleParameters({ config: { experts, layers, dim, mlpDim } }: DecoderLM): number {
+  return experts ? layers * (experts.count - experts.perToken) * 3 * dim * mlpDim : 0;
 }

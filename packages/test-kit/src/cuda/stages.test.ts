@@ -13,6 +13,8 @@ const families: Readonly<Record<string, TrainingRun>> = {
   'uneven sizes with tied, unused and frozen parameters, f32': { model: 'odd', stage: 0, accumulation: 2, steps: 8 },
   'bf16 with f32 gradients': { model: 'odd', stage: 0, bf16: true, f32Gradients: true, accumulation: 2, steps: 8 },
   'fp16 with overflows': { model: 'odd', stage: 0, fp16: true, overflowAt: [1, 2, 5], steps: 8 },
+  'a mixture of experts, bf16': { model: 'mixtral', stage: 0, bf16: true, accumulation: 2, steps: 6 },
+  'a mixture of experts, f32, recomputed': { model: 'mixtral', stage: 0, recompute: true, accumulation: 2, steps: 6 },
   'units in an order that changes from pass to pass': { model: 'wandering', stage: 0, accumulation: 2, steps: 8 },
 };
 

@@ -50,6 +50,8 @@ describe('a planned peak is within 2% of what the allocator counts', () => {
       { ...base, stage: 3, config: zero(3, { stage3_prefetch_bucket_size: 0 }) },
       { ...base, family: 'llama', stage: 3, config: zero(3, { overlap_comm: false }) },
       { ...base, dropout: 0.1, recompute: true },
+      { ...base, family: 'mixtral' },
+      { ...base, family: 'mixtral', stage: 3, precision: 'fp32', recompute: true },
       { ...base, config: { activation_checkpointing: { number_checkpoints: 2 } } },
       { ...base, stage: 3, config: { activation_checkpointing: { cpu_checkpointing: true } } },
       { ...base, config: { bf16: { enabled: true, bf16_master_weights_and_grads: true, bf16_optimizer_states: true } } },

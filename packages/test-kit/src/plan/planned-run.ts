@@ -5,7 +5,7 @@ import { type Batch, initialize, type PlanOptions } from 'deepspeed-ts';
 
 /** One training whose memory is planned and then measured, as data. */
 export interface PlannedRun {
-  readonly family: 'gpt2' | 'llama';
+  readonly family: 'gpt2' | 'llama' | 'mixtral';
   readonly stage: 0 | 1 | 2 | 3;
   readonly precision: 'fp32' | 'bf16' | 'fp16';
   readonly accumulation: number;
@@ -46,7 +46,7 @@ export function plannedModel(
     family === 'gpt2'
       ? gpt2({ vocabSize: vocabulary, layers, heads, dim, context: tokens, dropout })
       : decoderConfig({
-          model_type: 'llama',
+          model_type: family,
           vocab_size: vocabulary,
           hidden_size: dim,
           num_hidden_layers: layers,
@@ -54,6 +54,8 @@ export function plannedModel(
           num_key_value_heads: heads / 2,
           intermediate_size: 3 * dim,
           max_position_embeddings: tokens,
+          // Llama's config has no such field, and no experts.
+          output_router_logits: true,
         }),
   );
   model.recompute = recompute;

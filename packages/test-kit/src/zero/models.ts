@@ -13,10 +13,10 @@ import {
   swiglu,
   type Tensor,
 } from '@deepspeed-ts/core';
-import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
+import { type DecoderConfig, DecoderLM, decoderConfig, gpt2 } from '@deepspeed-ts/transformers';
 
 /** The models that the promises are checked on: small, and between them with everything that could upset a partitioner. */
-export type ModelName = 'gpt' | 'odd' | 'wandering' | 'parting';
+export type ModelName = 'gpt' | 'mixtral' | 'odd' | 'wandering' | 'parting';
 
 export const VOCABULARY = 23;
 export const CONTEXT = 8;
@@ -33,9 +33,32 @@ export function buildModel(name: ModelName, options: ModelOptions = {}): Decoder
   if (name === 'odd') return new OddModel();
   if (name === 'wandering') return new WanderingModel(0);
   if (name === 'parting') return new WanderingModel(rank);
-  const model = new DecoderLM(gpt2({ vocabSize: VOCABULARY, layers: 2, heads: 2, dim: 16, context: CONTEXT, dropout }));
+  const sparse = name === 'mixtral';
+  const model = new DecoderLM(
+    sparse ? mixtral() : gpt2({ vocabSize: VOCABULARY, layers: 2, heads: 2, dim: 16, context: CONTEXT, dropout }),
+  );
   model.recompute = recompute;
   return model;
+}
+
+/** Experts with all that a router may do: noise, and a loss of its own. */
+function mixtral(): DecoderConfig {
+  return decoderConfig({
+    model_type: 'mixtral',
+    vocab_size: VOCABULARY,
+    hidden_size: 16,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    intermediate_size: 24,
+    num_local_experts: 5,
+    num_experts_per_tok: 2,
+    router_jitter_noise: 0.1,
+    output_router_logits: true,
+    router_aux_loss_coef: 0.1,
+    max_position_embeddings: CONTEXT,
+    initializer_range: 0.1,
+  });
 }
 
 /** A residual block of its own unit; with 53 hidden features no parameter ends where a slice does. */

@@ -7,6 +7,7 @@ import { batchesOf, CLIP, close, openEngine, type TrainingResult, type TrainingR
 const STAGES = [0, 1, 2, 3] as const;
 const gpt = (options: Partial<TrainingRun> = {}): TrainingRun => ({ model: 'gpt', stage: 3, steps: 20, ...options });
 const odd = (options: Partial<TrainingRun> = {}): TrainingRun => ({ model: 'odd', stage: 3, steps: 8, ...options });
+const sparse = (options: Partial<TrainingRun> = {}): TrainingRun => ({ model: 'mixtral', stage: 3, steps: 6, accumulation: 2, ...options });
 const short = (options: Partial<TrainingRun> = {}): TrainingRun => gpt({ steps: 6, ...options });
 
 type Runs = Readonly<Record<string, TrainingRun>>;
@@ -48,6 +49,8 @@ const moreFamilies: Runs = {
   'fp16 with overflows': odd({ fp16: true, accumulation: 2, overflowAt: [1, 2, 5] }),
   'fp16 with f32 gradients and overflows': short({ fp16: true, f32Gradients: true, overflowAt: [0, 3, 4] }),
   'units in an order that changes from pass to pass': odd({ model: 'wandering', accumulation: 2 }),
+  'a mixture of experts, f32': sparse(),
+  'a mixture of experts, bf16 with f32 gradients': sparse({ bf16: true, f32Gradients: true }),
   'dropout, f32': short({ dropout: 0.2, accumulation: 2 }),
 };
 
@@ -64,6 +67,10 @@ const variants: Readonly<Record<string, readonly [TrainingRun, TrainingRun]>> = 
   ],
   'gathering ahead or on demand': [short({ bf16: true }), short({ bf16: true, prefetch: false, overlap: false })],
   'keeping activations or recomputing them': [short(), short({ recompute: true })],
+  'keeping or recomputing a mixture of experts, with noise before its routers': [
+    sparse({ bf16: true }),
+    sparse({ bf16: true, recompute: true }),
+  ],
   'keeping or recomputing, with dropout': [
     short({ dropout: 0.2, accumulation: 2 }),
     short({ dropout: 0.2, accumulation: 2, recompute: true }),

@@ -2,6 +2,7 @@ import { add, type Child, type LayerNorm, Module, type RMSNorm, type Tensor } fr
 import type { LayerCache } from '../generation/cache.js';
 import { CausalSelfAttention, type LayerRun } from './attention.js';
 import type { DecoderConfig } from './config.js';
+import { SparseExperts } from './experts.js';
 import { MLP } from './mlp.js';
 import { normOf } from './norm.js';
 
@@ -9,6 +10,8 @@ import { normOf } from './norm.js';
 export type Stream = {
   readonly stream: Tensor;
   readonly update?: Tensor;
+  /** The load of the routers so far, f32 [2, experts], where the loss asks for it. */
+  readonly load?: Tensor | undefined;
 };
 
 /**
@@ -22,7 +25,7 @@ export class DecoderBlock extends Module<[Stream, Tensor?, LayerCache?], Stream>
   readonly #attention: CausalSelfAttention;
   readonly #attentionPostNorm: LayerNorm | RMSNorm | undefined;
   readonly #mlpNorm: LayerNorm | RMSNorm;
-  readonly #mlp: MLP;
+  readonly #mlp: MLP | SparseExperts;
   readonly #mlpPostNorm: LayerNorm | RMSNorm | undefined;
 
   constructor(config: DecoderConfig, layer: LayerRun) {
@@ -33,7 +36,7 @@ export class DecoderBlock extends Module<[Stream, Tensor?, LayerCache?], Stream>
     this.#attention = new CausalSelfAttention(config, layer);
     this.#attentionPostNorm = names.attentionPostNorm ? normOf(config) : undefined;
     this.#mlpNorm = normOf(config);
-    this.#mlp = new MLP(config);
+    this.#mlp = config.experts ? new SparseExperts(config, config.experts) : new MLP(config);
     this.#mlpPostNorm = names.mlpPostNorm ? normOf(config) : undefined;
   }
 
@@ -59,22 +62,25 @@ export class DecoderBlock extends Module<[Stream, Tensor?, LayerCache?], Stream>
     }
   }
 
-  #pre({ stream, update }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
+  #pre({ stream, update, load }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
     const { residualFromNorm } = this.#config;
     const attended = this.#attentionNorm.call(stream, update);
     const middle = this.#mlpNorm.call(residualFromNorm ? attended.y : attended.sum, this.#attend(attended.y, positions, cache));
-    return { stream: residualFromNorm ? middle.y : middle.sum, update: this.#feed(middle.y) };
+    return { stream: residualFromNorm ? middle.y : middle.sum, ...this.#feed(middle.y, load) };
   }
 
-  #post({ stream, update }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
+  #post({ stream, update, load }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
     const x = update ? add(stream, update) : stream;
     const middle = this.#attentionNorm.call(x, this.#attend(x, positions, cache)).y;
-    return { stream: this.#mlpNorm.call(middle, this.#feed(middle)).y };
+    const fed = this.#feed(middle, load);
+    return { stream: this.#mlpNorm.call(middle, fed.update).y, load: fed.load };
   }
 
-  #parallel({ stream, update }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
+  #parallel({ stream, update, load }: Stream, positions?: Tensor, cache?: LayerCache): Stream {
     const { y, sum } = this.#attentionNorm.call(stream, update);
-    return { stream: sum, update: add(this.#attend(y, positions, cache), this.#feed(this.#mlpNorm.call(sum).y)) };
+    const attended = this.#attend(y, positions, cache);
+    const fed = this.#feed(this.#mlpNorm.call(sum).y, load);
+    return { stream: sum, update: add(attended, fed.update), load: fed.load };
   }
 
   #attend(x: Tensor, positions?: Tensor, cache?: LayerCache): Tensor {
@@ -82,8 +88,8 @@ export class DecoderBlock extends Module<[Stream, Tensor?, LayerCache?], Stream>
     return this.#attentionPostNorm ? this.#attentionPostNorm.call(y).y : y;
   }
 
-  #feed(x: Tensor): Tensor {
-    const y = this.#mlp.call(x);
-    return this.#mlpPostNorm ? this.#mlpPostNorm.call(y).y : y;
+  #feed(x: Tensor, before: Tensor | undefined): { update: Tensor; load: Tensor | undefined } {
+    const { y, load } = this.#mlp instanceof MLP ? { y: this.#mlp.call(x) } : this.#mlp.call(x, before !== undefined);
+    return { update: this.#mlpPostNorm ? this.#mlpPostNorm.call(y).y : y, load: before && load ? add(before, load) : before };
   }
 }

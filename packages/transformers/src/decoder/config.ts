@@ -31,6 +31,9 @@ export interface DecoderNames {
   /** Gate and up, or one: the only map, or gate and up packed. */
   readonly mlpIn: readonly string[];
   readonly mlpOut: string;
+  /** Of a feed-forward part with experts: its router, and the list of experts, each with maps `mlpIn` and `mlpOut`. */
+  readonly router?: string;
+  readonly experts?: string;
   /** The last norm. */
   readonly norm?: string;
   /** The output map, outside `base`, where it is not the embedding. */
@@ -43,6 +46,16 @@ export interface LayerAttention {
   readonly window: number;
   /** Layers that turn alike share one object. */
   readonly rotary?: RotaryConfig | undefined;
+}
+
+/** A feed-forward part of several, of which each token uses a few. */
+export interface ExpertsConfig {
+  readonly count: number;
+  readonly perToken: number;
+  /** In training, activations are multiplied by 1 + jitter u with u uniform in [-1, 1) before they are routed. */
+  readonly jitter: number;
+  /** Weight in the loss of how unevenly experts are used; 0: it is no part of it. */
+  readonly balance: number;
 }
 
 /**
@@ -88,6 +101,8 @@ export interface DecoderConfig {
 
   readonly mlp: MlpActivation;
   readonly mlpBias: boolean;
+  /** In the place of one feed-forward part; each expert is one of `mlpDim`. */
+  readonly experts?: ExpertsConfig | undefined;
 
   /** Factor of what the embedding gives. */
   readonly embedScale: number;

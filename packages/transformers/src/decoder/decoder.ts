@@ -10,14 +10,17 @@ import {
   Linear,
   linear,
   linearCrossEntropy,
+  loadBalance,
   Module,
   noGrad,
   type RMSNorm,
   ShapeError,
+  scale,
   scope,
   type Tensor,
   tensor,
   throughBlocks,
+  zeros,
 } from '@deepspeed-ts/core';
 import { DecoderCache } from '../generation/cache.js';
 import type { GenerativeLM, SequenceSizes } from '../generation/decode.js';
@@ -65,7 +68,11 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
   }
 
   forward({ inputIds, labels, positionIds }: CausalBatch): Tensor {
-    return linearCrossEntropy(this.#finish(this.#through(inputIds, positionIds)), this.#headWeight, labels);
+    const { experts, layers } = this.config;
+    const before = experts?.balance ? zeros(inputIds.device, [2, experts.count], 'f32') : undefined;
+    const state = this.#through(inputIds, positionIds, { load: before });
+    const loss = linearCrossEntropy(this.#finish(state), this.#headWeight, labels);
+    return state.load ? add(loss, scale(loadBalance(state.load, layers * inputIds.numel), experts!.balance)) : loss;
   }
 
   logits(inputIds: Tensor, positionIds?: Tensor): Tensor {
@@ -88,7 +95,7 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
     return noGrad(() =>
       scope(() => {
         const [rows, tokens] = inputIds.shape as [number, number];
-        const { stream, update } = this.#through(inputIds, cache.positions(tokens), cache);
+        const { stream, update } = this.#through(inputIds, cache.positions(tokens), { cache });
         cache.advance(tokens);
         const last = lastOf(inputIds);
         const state = { stream: last(stream), ...(update && { update: last(update) }) };
@@ -115,8 +122,8 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
     return (this.#head ?? this.#embed).weight;
   }
 
-  /** What the blocks give. */
-  #through(inputIds: Tensor, positionIds?: Tensor, cache?: DecoderCache): Stream {
+  /** What the blocks give; `load`: what routers add theirs to. */
+  #through(inputIds: Tensor, positionIds?: Tensor, { cache, load }: { cache?: DecoderCache; load?: Tensor | undefined } = {}): Stream {
     const { dropout: p } = this.config;
     const [batch = 0, tokens = 0] = inputIds.shape;
     if (inputIds.shape.length !== 2 || tokens > this.maxTokens) {
@@ -133,7 +140,7 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
           call: (state: Stream, positions?: Tensor) => block.call(state, positions, cache.layer(layer)),
         }))
       : this.#blocks;
-    return throughBlocks<Stream, [Tensor?]>(blocks, { stream: dropout(x, p.embedding) }, this.recompute, positionIds);
+    return throughBlocks<Stream, [Tensor?]>(blocks, { stream: dropout(x, p.embedding), load }, this.recompute, positionIds);
   }
 
   /** The normalised last hidden state [B, T, dim]. */

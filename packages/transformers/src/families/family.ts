@@ -61,5 +61,18 @@ export function completed(read: ConfigReader, description: Description): Decoder
       );
     }
   }
+  const { experts } = config;
+  if (
+    experts &&
+    !(Number.isInteger(experts.count) && experts.count <= MOST_EXPERTS && experts.perToken >= 1 && experts.perToken <= experts.count)
+  ) {
+    throw new DeepSpeedError(
+      'ERR_MODEL_CONFIG',
+      `[decoderConfig] expected at most ${MOST_EXPERTS} experts and at least one of them for each token, got ${experts.perToken} of ${experts.count}`,
+    );
+  }
   return config;
 }
+
+/** What kernels take. */
+const MOST_EXPERTS = 128;

@@ -4,6 +4,7 @@ import type { Family } from './family.js';
 import { gpt2Family } from './gpt2.js';
 import { llamaFamily } from './llama.js';
 import { mistralFamily } from './mistral.js';
+import { mixtralFamily } from './mixtral.js';
 import { qwen2Family, qwen3Family } from './qwen.js';
 import { ConfigReader, type RawConfig } from './reader.js';
 
@@ -12,6 +13,7 @@ const families: Readonly<Record<string, Family>> = {
   gpt2: gpt2Family,
   llama: llamaFamily,
   mistral: mistralFamily,
+  mixtral: mixtralFamily,
   qwen2: qwen2Family,
   qwen3: qwen3Family,
 };

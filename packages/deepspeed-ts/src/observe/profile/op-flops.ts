@@ -47,6 +47,10 @@ const RULES: Readonly<Record<string, Rule>> = {
   linear_dx_gelu: inputGradient,
   linear_gelu_backward: inputGradient,
   linear_dw: ([dy], gradients) => 2 * rows(dy!) * sum(gradients),
+  // Of the experts that tokens went to: rows by place are as many as assignments.
+  expert_linear: forwardProduct,
+  expert_linear_dx: ([dy], [dx]) => 2 * numel(dx!) * columns(dy!),
+  expert_linear_dw: ([, , order], [dw]) => 2 * numel(order!) * numel(dw!),
   matmul: ([a], [y], { transA }) => 2 * numel(y!) * a!.shape.at(transA ? -2 : -1)!,
   fp8_matmul: ([a], outputs) => 2 * sum(outputs) * columns(a!),
   attention: ([qkv], _, attrs) => attentionForward(qkv!.shape[0]!, qkv!.shape[1]!, attrs),

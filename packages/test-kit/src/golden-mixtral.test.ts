@@ -1,0 +1,4 @@
+import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
+import { goldenMixtral } from './golden-mixtral.js';
+
+goldenMixtral('cpu', () => cpuBackend());
