@@ -1,6 +1,7 @@
 import { Device } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { cudaBackend, cudaDevices, cudaLibraries, whyNoCuda } from '@deepspeed-ts/kernels-cuda';
+import { expertCases } from './expert-cases.js';
 import { copyCase, type KernelCase, kernelCases, launchMicroseconds, matmulCase } from './kernel-cases.js';
 import { timeKernel } from './time-kernel.js';
 
@@ -23,7 +24,10 @@ export async function benchKernels(names: readonly string[]): Promise<void> {
   const ceilings = { GBs: (await measure(device, copyCase)).GBs!, TFLOPs: (await measure(device, matmulCase)).TFLOPs! };
   console.log(JSON.stringify({ op: 'launch, host', us: Number(launchMicroseconds(device).toFixed(2)) }));
   const lines: Line[] = [];
-  for (const entry of kernelCases().filter(({ op }) => names.length === 0 || names.some((name) => op.includes(name)))) {
+  const mixtral = { tokens: 8192, dim: 4096, hidden: 14336, experts: 8, k: 2 };
+  for (const entry of [...kernelCases(), ...expertCases(mixtral)].filter(
+    ({ op }) => names.length === 0 || names.some((name) => op.includes(name)),
+  )) {
     try {
       lines.push(await measure(device, entry, ceilings));
     } catch (error) {

@@ -151,6 +151,23 @@ describe('the FLOPs of a model', () => {
     expect(matmulParameters(model)).toBe(3 * (16 * 16 * 2 + 2 * 16 * 8 + 3 * 16 * 40) + 100 * 16);
   });
 
+  it('counts of experts as many as a token uses, and the router', () => {
+    const model = new DecoderLM(
+      decoderConfig({
+        model_type: 'mixtral',
+        vocab_size: 100,
+        hidden_size: 16,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        intermediate_size: 40,
+        num_local_experts: 8,
+        num_experts_per_tok: 2,
+      }),
+    );
+    expect(matmulParameters(model)).toBe(3 * (16 * 16 * 2 + 2 * 16 * 8 + 16 * 8 + 2 * 3 * 16 * 40) + 100 * 16);
+  });
+
   it('are 124 M parameters and what attention takes for GPT-2', () => {
     const model = new DecoderLM(gpt2({ vocabSize: 50257, layers: 12, heads: 12, dim: 768, context: 1024, dropout: 0 }));
     expect(flopsPerToken(model, 1024)).toBe(6 * (12 * 12 * 768 * 768 + 50257 * 768) + 6 * 12 * 768 * 1024);
