@@ -1,5 +1,5 @@
-// Grouped products of 16-bit values on tensor cores: tiles of 128 x 256, eight warps of 64 x 64 each, and four steps of K in shared memory
-// ahead of the one that is multiplied. A block stays and takes tile after tile. The sum of an element is one chain over k in f32, whatever
+// Grouped products of 16-bit values on tensor cores: tiles of 128 x 256, eight warps of 64 x 64 each, and four steps of K in shared memory,
+// the one that is multiplied among them. A block stays and takes tile after tile. The sum of an element is one chain over k in f32, whatever
 // the block that makes it.
 //
 // An operand lies in shared memory as it does in memory, [row][k] or [k][row], in chunks of 16 bytes whose place in their line is mixed
@@ -16,6 +16,7 @@ using flash::Address;
 constexpr int kM = 128, kN = 256, kK = 32, kStages = 4, kThreads = 256;
 constexpr int kABytes = kM * kK * 2, kBBytes = kN * kK * 2, kStageBytes = kABytes + kBBytes;
 constexpr int kSharedBytes = kStages * kStageBytes;
+static_assert(kK == 32, "a step has two halves");
 
 // [row][k]: a row of 32 values is 64 bytes, two rows a line.
 __device__ __forceinline__ Address by_rows(int row, int chunk) { return row * (kK * 2) + ((chunk ^ (row >> 1 & 3)) << 4); }
@@ -186,24 +187,36 @@ __global__ void __launch_bounds__(kThreads, 1) multiply_mma(const __grid_constan
     float c[4][8][4] = {};
 #pragma unroll
     for (int step = 0; step < kStages - 1; step++) fill(step);
-    for (int step = 0; step < steps; step++) {
-      flash::await_copies<kStages - 2>();
-      __syncthreads();  // the step's copies are everybody's, and the stage before is free
-      fill(step + kStages - 1);
+    // Fragments of a half are loaded while those of the half before are multiplied, across the steps too.
+    uint32_t a[2][4][4], b[2][4][4];
+    const auto load_half = [&](int step, int half) {
       const Address stage = room + step % kStages * kStageBytes;
+      load_a<Pair::a_down>(a[half], stage, warp_row, half);
+      load_b<Pair::b_down>(b[half], stage + kABytes, warp_column, half);
+    };
+    const auto multiply_half = [&](int half) {
 #pragma unroll
-      for (int half = 0; half < kK / 16; half++) {
-        uint32_t a[4][4], b[4][4];
-        load_a<Pair::a_down>(a, stage, warp_row, half);
-        load_b<Pair::b_down>(b, stage + kABytes, warp_column, half);
+      for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-#pragma unroll
-          for (int j = 0; j < 4; j++) {
-            flash::multiply<T>(c[i][2 * j], a[i], b[j][0], b[j][1]);
-            flash::multiply<T>(c[i][2 * j + 1], a[i], b[j][2], b[j][3]);
-          }
-      }
+        for (int j = 0; j < 4; j++) {
+          flash::multiply<T>(c[i][2 * j], a[half][i], b[half][j][0], b[half][j][1]);
+          flash::multiply<T>(c[i][2 * j + 1], a[half][i], b[half][j][2], b[half][j][3]);
+        }
+    };
+    // A step's copies are everybody's now, and all have loaded what they need of the step before it.
+    const auto await_step = [] {
+      flash::await_copies<kStages - 2>();
+      __syncthreads();
+    };
+    await_step();
+    load_half(0, 0);
+    for (int step = 0; step < steps; step++) {
+      load_half(step, 1);
+      fill(step + kStages - 1);
+      multiply_half(0);
+      await_step();
+      load_half(step + 1, 0);  // after the last step it is of no use
+      multiply_half(1);
     }
     flash::copies_done();
     __syncthreads();  // the next tile's copies go where this one's were
