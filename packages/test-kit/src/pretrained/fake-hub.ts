@@ -60,7 +60,7 @@ export class FakeHub {
       .map((path) => path.replace(/.*\/resolve\/[^/]+\//, ''));
   }
 
-  #answer(request: IncomingMessage, response: ServerResponse): void {
+  #answer(request: IncomingMessage, response: ServerResponse) {
     const url = new URL(request.url!, this.url);
     const { range } = request.headers;
     this.requests.push(`${url.pathname}${range ? ` ${range}` : ''}`);
@@ -72,9 +72,22 @@ export class FakeHub {
       return fail(response, 401, 'Access to this model is restricted');
     if (what === 'revision') {
       if (!['main', repository.commit].includes(rest)) return fail(response, 404, `Invalid rev id: ${rest}`);
-      return json(response, { _id: '1', id, sha: repository.commit, private: false, gated: false, likes: 0, downloads: 0, lastModified: 0 });
+      return json(response, {
+        _id: '1',
+        id,
+        sha: repository.commit,
+        private: false,
+        gated: false,
+        likes: 0,
+        downloads: 0,
+        lastModified: 0,
+      });
     }
-    if (what === 'tree') return json(response, [...repository.files].map(([path, content]) => this.#entry(path, content)));
+    if (what === 'tree')
+      return json(
+        response,
+        [...repository.files].map(([path, content]) => this.#entry(path, content)),
+      );
     const file = rest.slice(rest.indexOf('/') + 1);
     const content = repository.files.get(file);
     if (!content) return fail(response, 404, 'Entry not found', { 'x-error-code': 'EntryNotFound' });

@@ -76,7 +76,9 @@ describe('a model on the Hub', () => {
     expect(hub.requests).toEqual([]);
     await expect(AutoModelForCausalLM.fromPretrained('someone/else')).rejects.toMatchObject({
       code: 'ERR_HUB_OFFLINE',
-      message: expect.stringMatching(/someone\/else: there is no such directory.*revision 'main' is not in the cache .*download it once while online/),
+      message: expect.stringMatching(
+        /someone\/else: there is no such directory.*revision 'main' is not in the cache .*download it once while online/,
+      ),
     });
     await expect(AutoModelForCausalLM.fromPretrained(ID, { revision: 'v2' })).rejects.toThrow(/revision 'v2' is not in the cache/);
   });
@@ -97,7 +99,12 @@ describe('a model on the Hub', () => {
     const parts = Object.fromEntries(names.map((name) => [name, readFileSync(join(sharded, name))]));
     hub.add('someone/sharded', files({ ...parts, 'pytorch_model.bin': 'of no use', 'consolidated.safetensors': 'of no use' }));
     await AutoModelForCausalLM.fromPretrained('someone/sharded', { cacheDir });
-    expect(hub.takeDownloads().filter((name) => !name.startsWith('token') && name !== 'config.json').sort()).toEqual(names.sort());
+    expect(
+      hub
+        .takeDownloads()
+        .filter((name) => !name.startsWith('token') && name !== 'config.json')
+        .sort(),
+    ).toEqual(names.sort());
 
     const pickle = readFileSync(new URL('../../golden/loading/gpt2-bin/pytorch_model.bin', import.meta.url));
     hub.add('gpt2', { 'config.json': JSON.stringify({ ...tinyGpt2, vocab_size: 13, n_positions: 8 }), 'pytorch_model.bin': pickle });
@@ -130,7 +137,9 @@ describe('what the Hub refuses is an error with the way out', () => {
       code: 'ERR_HUB_NOT_FOUND',
       message: expect.stringMatching(/has no such model.*Repository not found/),
     });
-    await expect(AutoModelForCausalLM.fromPretrained(ID, { cacheDir, revision: 'v2' })).rejects.toThrow(/no revision 'v2' .*Invalid rev id/);
+    await expect(AutoModelForCausalLM.fromPretrained(ID, { cacheDir, revision: 'v2' })).rejects.toThrow(
+      /no revision 'v2' .*Invalid rev id/,
+    );
   });
 
   it('a gated model, unless the token is right: given, in the environment, or stored by a login', async () => {

@@ -1,4 +1,5 @@
 import { Tokenizer as Library } from '@huggingface/tokenizers';
+import { decodeBytesAsPython } from './byte-fallback.js';
 import { ChatTemplates } from './chat-template.js';
 import { TokenizerError } from './errors.js';
 import { padRows } from './pad.js';
@@ -11,6 +12,7 @@ import type {
   TokenBatch,
   Tokenizer,
 } from './tokenizer.js';
+import { withWordSplits } from './word-splits.js';
 
 type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -44,7 +46,8 @@ export class FastTokenizer implements Tokenizer {
   /** @throws TokenizerError for a tokenizer.json that the library can't use */
   constructor({ tokenizer, config, specialTokens = {}, chatTemplates = new Map() }: TokenizerFiles) {
     try {
-      this.#library = new Library(tokenizer, config);
+      this.#library = new Library(withWordSplits(tokenizer), config);
+      decodeBytesAsPython(this.#library);
     } catch (cause) {
       throw new TokenizerError('ERR_TOKENIZER', `tokenizer.json can't be used: ${(cause as Error).message}`, { cause });
     }
@@ -58,7 +61,8 @@ export class FastTokenizer implements Tokenizer {
     const { model_max_length: length, padding_side: side, clean_up_tokenization_spaces: cleansUp } = config;
     this.modelMaxLength = typeof length === 'number' && length < NO_LENGTH ? length : Number.POSITIVE_INFINITY;
     this.paddingSide = side === 'left' ? 'left' : 'right';
-    this.#cleansUp = cleansUp === true;
+    // Made for WordPiece: of what byte pairs encode it would take spaces away, so their configs' word for it is not meant.
+    this.#cleansUp = cleansUp === true && (tokenizer.model as { type?: string } | undefined)?.type !== 'BPE';
     this.#templates = new ChatTemplates(new Map([...templatesOf(config.chat_template), ...chatTemplates]), tokens);
   }
 
