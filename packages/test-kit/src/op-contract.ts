@@ -125,6 +125,7 @@ const F32_INPUTS: Readonly<Record<string, readonly number[]>> = {
   adamw: [1],
   adamw_8bit: [1],
   decode_8bit: [1],
+  dequantize: [1],
   lamb_moments: [1],
   lamb_ratio: [0, 1],
   lion: [1],

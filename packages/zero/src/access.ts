@@ -212,8 +212,7 @@ export class ParameterAccess {
     const { unit, placement } = this.#find(name);
     // Collectives that read or write these weights come first; what stage 3 has gathered is stale.
     if (unit.options.stage === 3) unit.release();
-    unit.pending?.wait();
-    unit.pending = undefined;
+    unit.wait();
     const held: Held[] = [this.#held(unit, kind, placement)];
     if (kind === 'weights') held.push({ tensor: unit.values, range: unit.kept });
     const all = { start: placement.offset, end: placement.offset + placement.numel };

@@ -1,4 +1,5 @@
 import type { Parameter, Unit } from '@deepspeed-ts/core';
+import type { Keeping } from './unit-parts.js';
 
 /** Slices begin at multiples of this many elements, so that no two ranks write one cache line. */
 const ALIGNMENT = 32;
@@ -23,6 +24,7 @@ export interface Range {
  */
 export class UnitLayout {
   readonly name: string;
+  readonly keeping: Keeping;
   readonly placements: readonly Placement[];
   /** Elements of all parameters, without padding. */
   readonly numel: number;
@@ -32,10 +34,11 @@ export class UnitLayout {
   readonly slice: number;
   readonly #byParameter: ReadonlyMap<Parameter, Placement>;
 
-  constructor(unit: Unit, ranks: number, alignment = 1) {
+  constructor(unit: Unit & { readonly keeping?: Keeping }, ranks: number, alignment = 1) {
     let offset = 0;
     let numel = 0;
     this.name = unit.name;
+    this.keeping = unit.keeping ?? 'trained';
     this.placements = [...unit.parameters].map(([name, parameter]) => {
       const placement = { name, parameter, offset, numel: parameter.numel };
       numel += parameter.numel;

@@ -23,6 +23,8 @@ import { castWeights, localState, type StatePart, type StateSource, takeOver } f
 import { hasState, type Optimizer, runStep, statesOf } from './optimizer.js';
 import { readableNames } from './optimizer-state.js';
 import { Reducer } from './reducer.js';
+import { UnitGroup } from './unit-group.js';
+import { partsOf } from './unit-parts.js';
 import { type Stage, UnitState } from './unit-state.js';
 import { UnitUpdate } from './unit-update.js';
 
@@ -72,7 +74,7 @@ export class ZeroStore<Options> implements ParameterStore {
   readonly together: Communicator | undefined;
   readonly #optimizer: Optimizer<Options>;
   readonly #units: UnitState[];
-  readonly #unitOf = new Map<Parameter, UnitState>();
+  readonly #homes = new Map<Parameter, { readonly unit: UnitState; readonly group: UnitGroup }>();
   readonly #attached = new Set<Parameter>();
   readonly #initial: InitialWeights;
   readonly #gatherer: Gatherer;
@@ -95,25 +97,30 @@ export class ZeroStore<Options> implements ParameterStore {
       throw new DeepSpeedError('ERR_DTYPE', `[ZeroStore] master weights in ${masterDtype} need weights in ${masterDtype}, got ${dtype}`);
     this.masterDtype = masterDtype;
     const { rank } = communicator;
+    const alignment = 'alignment' in optimizer ? optimizer.alignment : 1;
     const unitOptions = { device, rank, stage, dtype, gradientDtype, masterDtype, stateDtype, optimizer: optimizer as Optimizer<never> };
     this.#initial = new InitialWeights(options);
     this.#units = [];
+    const groups: UnitGroup[] = [];
     try {
-      const layouts = unitsOf(model).map(
-        (unit) => new UnitLayout(unit, communicator.size, 'alignment' in optimizer ? optimizer.alignment : 1),
-      );
+      const layouts = unitsOf(model).map((unit) => partsOf(unit).map((part) => new UnitLayout(part, communicator.size, alignment)));
       // First of all: a model that is held elsewhere stays there, untouched.
-      for (const { placements } of layouts) for (const { parameter } of placements) this.#attach(parameter);
-      for (const [index, layout] of layouts.entries()) {
-        const unit = new UnitState(index, layout, unitOptions, (...part) => this.#initial.write(...part));
-        this.#units.push(unit);
-        for (const { parameter } of layout.placements) this.#unitOf.set(parameter, unit);
+      for (const { placements } of layouts.flat()) for (const { parameter } of placements) this.#attach(parameter);
+      for (const parts of layouts) {
+        const units = parts.map((layout) => {
+          const unit = new UnitState(this.#units.length, layout, unitOptions, (...part) => this.#initial.write(...part));
+          this.#units.push(unit);
+          return unit;
+        });
+        const group = new UnitGroup(groups.length, units);
+        groups.push(group);
+        for (const unit of units) for (const { parameter } of unit.layout.placements) this.#homes.set(parameter, { unit, group });
       }
     } catch (error) {
       this.dispose();
       throw error;
     }
-    this.#gatherer = new Gatherer(this.#units, communicator, options.prefetch ?? true);
+    this.#gatherer = new Gatherer(groups, { communicator, sharded: stage === 3, prefetch: options.prefetch ?? true });
     this.#reducer = new Reducer(this.#units, communicator, options.overlap ?? true);
   }
 
@@ -135,6 +142,11 @@ export class ZeroStore<Options> implements ParameterStore {
   /** Of the optimizer, as they are stored. */
   get stateNames(): readonly string[] {
     return statesOf(this.#optimizer as Optimizer<never>).map(({ name }) => name);
+  }
+
+  /** What the weights of a unit are exported in: frozen ones have no other than those that they are used in. */
+  weightDtype({ keeping }: UnitLayout): FloatDType {
+    return keeping === 'trained' ? this.masterDtype : this.dtype;
   }
 
   /** The kinds of state that can be exported: as they are stored, but codes under the name of what they stand for. */
@@ -177,22 +189,22 @@ export class ZeroStore<Options> implements ParameterStore {
   }
 
   use(parameter: Parameter): Tensor {
-    const unit = this.#unitOf.get(parameter)!;
-    this.#gatherer.ensure(unit);
+    const { unit, group } = this.#homes.get(parameter)!;
+    this.#gatherer.ensure(group);
     unit.users++;
     return unit.view(parameter);
   }
 
   done(parameter: Parameter): void {
-    this.#unitOf.get(parameter)!.users--;
+    this.#homes.get(parameter)!.unit.users--;
   }
 
   gradientTarget(parameter: Parameter): GradientTarget {
-    return this.#unitOf.get(parameter)!.gradientTarget(parameter);
+    return this.#homes.get(parameter)!.unit.gradientTarget(parameter);
   }
 
   onGradient(parameter: Parameter): void {
-    this.#reducer.parameterDone(this.#unitOf.get(parameter)!);
+    this.#reducer.parameterDone(this.#homes.get(parameter)!.unit);
   }
 
   /** Call after every backward pass, on every rank: completes the reduction of its gradients, unless `reduces` is off. */
@@ -222,14 +234,13 @@ export class ZeroStore<Options> implements ParameterStore {
     const done = (update: UnitUpdate<Options>) => {
       update.finish();
       this.#share(update.unit);
-      this.#gatherer.gatherAhead(update.unit);
+      this.#gatherer.gatherAhead(this.#homes.get(update.layout.placements[0]!.parameter)!.group);
     };
     try {
       scope(() => {
         const units = trained.map((unit) => {
           // What still reads or writes these weights comes first.
-          unit.pending?.wait();
-          unit.pending = undefined;
+          unit.wait();
           return new UnitUpdate(unit, ({ parameter, name }) => optionsOf(parameter, name));
         });
         runStep(this.#optimizer, { units, communicator, device: this.device, coefficient, t: this.#steps, done });

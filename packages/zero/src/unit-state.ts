@@ -1,6 +1,8 @@
 import {
   bytesOf,
+  type Communicator,
   cast,
+  DeepSpeedError,
   type Device,
   empty,
   type FloatDType,
@@ -9,11 +11,13 @@ import {
   type Parameter,
   scope,
   Tensor,
+  unscoped,
   type Work,
 } from '@deepspeed-ts/core';
 import type { Placement, Range, UnitLayout } from './layout.js';
 import { hasState, type Optimizer, statesOf } from './optimizer.js';
 import { OptimizerState } from './optimizer-state.js';
+import type { Gatherable } from './unit-group.js';
 
 export type Stage = 0 | 1 | 2 | 3;
 
@@ -35,9 +39,9 @@ export type InitialValues = (name: string, parameter: Parameter, target: Tensor,
 
 /**
  * What one rank holds of one unit. The stage decides with three switches what is whole and what is the rank's slice:
- * optimizer state is a slice from stage 1, gradients from stage 2, parameters at stage 3.
+ * optimizer state is a slice from stage 1, gradients from stage 2, parameters at stage 3. Of a frozen unit there are weights alone.
  */
-export class UnitState {
+export class UnitState implements Gatherable {
   /** The weights in the compute dtype: whole, or this rank's slice at stage 3. */
   readonly values: Tensor;
   /** The elements that `values` holds. */
@@ -74,11 +78,12 @@ export class UnitState {
     // A scope, so that a constructor that fails, for want of memory say, leaves nothing behind.
     const { values, master, states, tensors } = scope(() => {
       const values = empty(device, [lengthOf(kept)], dtype, { kind: 'parameters', shared: true });
-      const one = dtype === masterDtype;
+      const trained = layout.keeping === 'trained';
+      const one = dtype === masterDtype || !trained;
       const master = one ? this.#part(values, kept, this.owned) : empty(device, [lengthOf(this.owned)], masterDtype, { kind: 'optimizer' });
       if (one) this.#initialise(values, kept, initial);
       else this.#initialiseBoth(values, kept, master, initial);
-      const states = statesOf(optimizer).map((spec) => {
+      const states = (trained ? statesOf(optimizer) : []).map((spec) => {
         const covers = ({ name, parameter }: Placement) => hasState(optimizer, spec.name, name, parameter);
         return new OptimizerState(device, spec, layout, this.owned, stateDtype, covers);
       });
@@ -106,10 +111,24 @@ export class UnitState {
     return this.options.stage < 3 || this.gathered !== undefined;
   }
 
-  /** Lets go of the gathered weights. */
-  release(): void {
+  get isGathered(): boolean {
+    return this.gathered !== undefined;
+  }
+
+  gather(communicator: Communicator): void {
+    if (this.gathered) return;
+    const { device, dtype } = this.options;
+    this.gathered = unscoped(() => empty(device, [this.layout.padded], dtype, { kind: 'parameters', shared: true }));
+    this.pending = communicator.allGather(this.gathered, this.values, `gather ${this.index} ${this.layout.name}`);
+  }
+
+  wait(): void {
     this.pending?.wait();
     this.pending = undefined;
+  }
+
+  release(): void {
+    this.wait();
     for (const view of this.#views.values()) view.dispose();
     this.#views.clear();
     this.gathered?.dispose();
@@ -129,8 +148,9 @@ export class UnitState {
 
   /** Where the gradient of a parameter goes in this micro-batch, and whether something is there already. */
   gradientTarget(parameter: Parameter): { tensor: Tensor; accumulate: 0 | 1 } {
+    const { offset, name } = this.layout.placementOf(parameter);
+    if (this.layout.keeping !== 'trained') throw frozenError(name);
     const local = this.localGradient();
-    const { offset } = this.layout.placementOf(parameter);
     const accumulate = this.#written.has(parameter) ? 1 : 0;
     this.#written.add(parameter);
     // Belongs to the scope of the op that writes it.
@@ -200,6 +220,12 @@ export class UnitState {
     if (same) launch(cast, [master], [values], {});
     else this.#initialise(values, kept, initial);
   }
+}
+
+/** What is frozen when a store takes it has room for weights alone. */
+function frozenError(name: string): DeepSpeedError {
+  const text = `[backward] ${name} was frozen when the store took it, so there is no gradient and no optimizer state for it`;
+  return new DeepSpeedError('ERR_FROZEN', `${text}; set requiresGrad = true before the model is given to initialize()`);
 }
 
 function zero(flat: Tensor, start: number, end: number): void {

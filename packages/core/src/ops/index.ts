@@ -44,6 +44,7 @@ import { mlpOp } from './mlp.js';
 import { mlpFp8Op } from './mlp-fp8.js';
 import { mulOp } from './mul.js';
 import { blend, muonMomentum, normalize } from './muon.js';
+import { dequantize, quantize } from './quantize.js';
 import { randomNormal, randomUniform } from './random-normal.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
 import { ropeOp } from './rope.js';
@@ -72,6 +73,7 @@ export const ops: readonly Op<any>[] = [
   combine,
   copy,
   decode8bit,
+  dequantize,
   divOp,
   dropoutOp,
   embeddingOp,
@@ -122,6 +124,7 @@ export const ops: readonly Op<any>[] = [
   muonMomentum,
   normalize,
   penalizeTokensOp,
+  quantize,
   randomNormal,
   randomUniform,
   rmsNormOp,
@@ -165,6 +168,13 @@ export { matmul } from './matmul.js';
 export { type MlpActivation, mlp } from './mlp.js';
 export { mlpFp8 } from './mlp-fp8.js';
 export { mul } from './mul.js';
+export {
+  codesOf,
+  QUANTIZED_BLOCK,
+  QUANTIZED_FORMATS,
+  type QuantizedFormat,
+  scalesOf,
+} from './quantized-format.js';
 export { Random } from './random-samples.js';
 export { rmsNorm } from './rms-norm.js';
 export { rope } from './rope.js';
@@ -183,6 +193,7 @@ export {
   cast,
   copy,
   decode8bit,
+  dequantize,
   gradNorm,
   lambMoments,
   lambRatio,
@@ -191,6 +202,7 @@ export {
   matmulOp,
   muonMomentum,
   normalize,
+  quantize,
   sgdOp,
   sumSquares,
 };

@@ -54,7 +54,9 @@ export function openCheckpoint(parts: CheckpointedParts, path: string, manifest:
       throw new CheckpointError('ERR_CHECKPOINT_MISMATCH', text, path);
     }
     for (const [name, parameter] of namedParameters(model)) {
-      if (reader.has('weights', name)) for (const kind of kinds) reader.check(kind, name, store.stateSize(kind, name, parameter));
+      // A frozen one may have had state when it was saved; it has none now.
+      const wanted = parameter.requiresGrad ? kinds : ['weights'];
+      if (reader.has('weights', name)) for (const kind of wanted) reader.check(kind, name, store.stateSize(kind, name, parameter));
       if (options.optimizer && reader.has(GRADIENT, name)) reader.check(GRADIENT, name, parameter.numel);
     }
     return { reader, differences, next: countersOf(manifest, config, store.communicator.size, options.optimizer, path) };

@@ -39,7 +39,11 @@ export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted,
   const mine = (layout: UnitLayout) => writers.get(layout) === rank;
 
   const placements = layouts.filter(mine).flatMap(placementsOf);
-  const weightPlans = placements.map(({ name, parameter }): TensorPlan => ({ name, shape: parameter.shape, dtype: store.masterDtype }));
+  const weightPlans = layouts
+    .filter(mine)
+    .flatMap((layout) =>
+      placementsOf(layout).map(({ name, parameter }): TensorPlan => ({ name, shape: parameter.shape, dtype: store.weightDtype(layout) })),
+    );
   const parts = [...store.localState()].filter(({ kind }) => kind !== 'weights');
   const partPlans = parts.map(({ kind, name, start, count, dtype }) => ({ name: partName(kind, name, start), shape: [count], dtype }));
 
@@ -65,11 +69,13 @@ export async function takeSnapshot(store: ZeroStore<never>, { directory, wanted,
     copies.failed(error);
   }
   const failure = await copies.end();
-  const all = layouts.flatMap((layout) => placementsOf(layout).map(({ name, numel }) => ({ name, numel, file: fileOf(layout) })));
+  const all = layouts.flatMap((layout) =>
+    placementsOf(layout).map(({ name, numel }) => ({ name, bytes: numel * bytesOf(store.weightDtype(layout)), file: fileOf(layout) })),
+  );
   return {
     files,
     weightMap: Object.fromEntries(all.map(({ name, file }) => [name, file])),
-    totalSize: all.reduce((sum, { numel }) => sum + bytesOf(store.masterDtype) * numel, 0),
+    totalSize: all.reduce((sum, { bytes }) => sum + bytes, 0),
     failure,
   };
 }

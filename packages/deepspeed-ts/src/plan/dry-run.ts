@@ -114,7 +114,8 @@ function usageOf({ store, config }: EngineParts, device: DryDevice): Usage {
   const { peak, reserved, workspace } = device.backend.memory();
   const { holdings, when } = device.atPeak;
   const sharded = config.zero_optimization.stage > 0;
-  const owned = store.layouts.reduce((sum, { slice, padded }) => sum + (sharded ? slice : padded), 0);
+  const trained = store.layouts.filter(({ keeping }) => keeping === 'trained');
+  const owned = trained.reduce((sum, { slice, padded }) => sum + (sharded ? slice : padded), 0);
   const master = store.dtype === store.masterDtype ? 0 : owned * bytesOf('f32');
   return { steady: device.held, atPeak: holdings, when, peak, reserved, workspace, host: device.backend.hostPeak, master };
 }

@@ -2,6 +2,7 @@
 // the formula is adamw.cc's, in f32, on decoded moments:
 //   m = value[code] scale,  ... the step ...,  scale = max |m| of the block,  code = nearest(m / scale)
 // A second moment that is not zero keeps a code that is not zero.
+#include "../bytes.h"
 #include "../dynamic_code.h"
 #include "../optimizer.h"
 
@@ -14,39 +15,6 @@ struct Adam8 {
   vf weight_decay, one_minus_beta1, beta1, one_minus_beta2, beta2, root_bias2, eps, decay, minus_step;
   bool decoupled;
 };
-
-// ---- vectors of table entries and of bytes ---------------------------------------------------------------
-#if DS_ISA_LEVEL == 2
-DS_INLINE vi gather(const int32_t* table, vi at) { return (vi)_mm512_mask_i32gather_epi32(__m512i{}, kAllLanes, (__m512i)at, table, 4); }
-DS_INLINE vf gather(const float* table, vi at) { return _mm512_mask_i32gather_ps(vf{}, kAllLanes, (__m512i)at, table, 4); }
-DS_INLINE vi load_bytes(const uint8_t* from) { return (vi)_mm512_maskz_cvtepu8_epi32(kAllLanes, _mm_loadu_si128((const __m128i*)from)); }
-DS_INLINE void store_bytes(uint8_t* to, vi x) { _mm_storeu_si128((__m128i*)to, _mm512_maskz_cvtepi32_epi8(kAllLanes, (__m512i)x)); }
-#else
-#if DS_ISA_LEVEL == 1
-DS_INLINE vi gather(const int32_t* table, vi at) { return (vi)_mm256_i32gather_epi32(table, (__m256i)at, 4); }
-DS_INLINE vf gather(const float* table, vi at) { return _mm256_i32gather_ps(table, (__m256i)at, 4); }
-DS_INLINE vi load_bytes(const uint8_t* from) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from)); }
-#else
-DS_INLINE vi gather(const int32_t* table, vi at) {
-  vi x;
-  for (int i = 0; i < VL; i++) x[i] = table[at[i]];
-  return x;
-}
-DS_INLINE vf gather(const float* table, vi at) {
-  vf x;
-  for (int i = 0; i < VL; i++) x[i] = table[at[i]];
-  return x;
-}
-DS_INLINE vi load_bytes(const uint8_t* from) {
-  vi x;
-  for (int i = 0; i < VL; i++) x[i] = from[i];
-  return x;
-}
-#endif
-DS_INLINE void store_bytes(uint8_t* to, vi x) {
-  for (int i = 0; i < VL; i++) to[i] = (uint8_t)x[i];
-}
-#endif
 
 // The codes of x, |x| <= 1.
 template <bool has_sign> DS_INLINE vi code_of(const DynamicCode& codes, vf x) {

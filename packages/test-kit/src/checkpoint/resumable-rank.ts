@@ -1,7 +1,7 @@
 import { connect } from '@deepspeed-ts/kernels-cpu';
 import type { RankContext } from '../spawn-world.js';
 import { close } from '../zero/training-run.js';
-import { hashOfState, open, type Run, trainMicro } from './resumable-run.js';
+import { hashOfFrozen, hashOfState, open, type Run, trainMicro } from './resumable-run.js';
 
 /** What a rank does with one engine: first loads, then trains, saves, and trains on. */
 export interface Task {
@@ -19,6 +19,7 @@ export interface TaskResult {
   /** Of the state when it was saved, and in the end. */
   readonly saved: string;
   readonly end: string;
+  readonly frozen: string;
   readonly lossScale: number;
   readonly loader: unknown;
 }
@@ -33,7 +34,13 @@ export async function perform(task: Task, communicator: Parameters<typeof open>[
   // Written beside what is trained next.
   if (task.save) void (await engine.saveCheckpoint(task.save));
   await trainMicro(resumable, task.trainOn ?? 0);
-  const result = { saved, end: await hashOfState(engine), lossScale: engine.lossScale, loader: loader.stateDict() };
+  const result = {
+    saved,
+    end: await hashOfState(engine),
+    frozen: await hashOfFrozen(engine),
+    lossScale: engine.lossScale,
+    loader: loader.stateDict(),
+  };
   await close(engine);
   return result;
 }

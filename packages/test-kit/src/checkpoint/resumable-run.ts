@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type Communicator, uniforms } from '@deepspeed-ts/core';
+import { type Communicator, namedParameters, uniforms } from '@deepspeed-ts/core';
 import { DecoderLM, gpt2 } from '@deepspeed-ts/transformers';
 import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
 import { buildModel, CONTEXT, VOCABULARY } from '../zero/models.js';
@@ -49,12 +49,25 @@ export async function trainMicro({ engine, loader }: Resumable, count: number): 
   }
 }
 
-/** Sha-256 of all weights and optimizer states with their names. */
+/** Sha-256 of trained weights and optimizer states with their names. */
 export async function hashOfState(engine: DeepSpeedEngine): Promise<string> {
   const hash = createHash('sha256');
+  const parameters = namedParameters(engine.model);
   for (const kind of ['weights', 'exp_avg', 'exp_avg_sq']) {
     const tensors = kind === 'weights' ? engine.weights() : engine.optimizerState(kind);
-    for await (const [name, { data }] of tensors) hash.update(`${kind} ${name}`).update(Float32Array.from(data));
+    for await (const [name, { data }] of tensors) {
+      if (parameters.get(name)!.requiresGrad) hash.update(`${kind} ${name}`).update(Float32Array.from(data));
+    }
+  }
+  return hash.digest('hex');
+}
+
+/** Sha-256 of frozen weights: they are kept in the compute dtype. */
+export async function hashOfFrozen(engine: DeepSpeedEngine): Promise<string> {
+  const hash = createHash('sha256');
+  const parameters = namedParameters(engine.model);
+  for await (const [name, { data }] of engine.weights()) {
+    if (!parameters.get(name)!.requiresGrad) hash.update(name).update(Float32Array.from(data));
   }
   return hash.digest('hex');
 }

@@ -61,7 +61,8 @@ export async function debugRun(run: TrainingRun, communicator: Communicator): Pr
   const norm = engine.globalGradNorm;
 
   const back: [string, number[], number[]][] = [];
-  const names = [...namedParameters(engine.model)].map(([name]) => name);
+  // Frozen ones have no optimizer state, and weights in the compute dtype.
+  const names = [...namedParameters(engine.model)].filter(([, { requiresGrad }]) => requiresGrad).map(([name]) => name);
   for (const [i, name] of names.entries()) {
     if (i % 3 === 2) continue;
     const { length } = exported[name]!;
@@ -118,7 +119,10 @@ async function readAll({ model, debug }: DeepSpeedEngine): Promise<Seen> {
   for (const [name] of namedParameters(model)) {
     const gradient = await debug.getFullGradient(name);
     seen[name] = { weights: [...(await debug.getFullParameter(name)).data], gradient: gradient ? [...gradient.data] : null };
-    for (const state of states) seen[name]![state] = [...(await debug.getFullOptimizerState(name, state))!.data];
+    for (const state of states) {
+      const values = await debug.getFullOptimizerState(name, state);
+      seen[name]![state] = values ? [...values.data] : null;
+    }
   }
   return seen;
 }
@@ -129,7 +133,10 @@ async function readParts({ model, debug }: DeepSpeedEngine): Promise<Seen> {
     const weights = await debug.getLocalParameter(name);
     const gradient = await debug.getLocalGradient(name);
     parts[name] = { start: [weights.start], weights: [...weights.data], gradient: gradient ? [...gradient.data] : null };
-    for (const state of states) parts[name]![state] = [...(await debug.getLocalOptimizerState(name, state))!.data];
+    for (const state of states) {
+      const values = await debug.getLocalOptimizerState(name, state);
+      parts[name]![state] = values ? [...values.data] : null;
+    }
   }
   return parts;
 }

@@ -13,10 +13,10 @@ import {
   swiglu,
   type Tensor,
 } from '@deepspeed-ts/core';
-import { type DecoderConfig, DecoderLM, decoderConfig, gpt2 } from '@deepspeed-ts/transformers';
+import { type DecoderConfig, DecoderLM, decoderConfig, getPeftModel, gpt2, type PeftModel } from '@deepspeed-ts/transformers';
 
 /** The models that the promises are checked on: small, and between them with everything that could upset a partitioner. */
-export type ModelName = 'gpt' | 'mixtral' | 'odd' | 'wandering' | 'parting';
+export type ModelName = 'gpt' | 'lora' | 'mixtral' | 'odd' | 'wandering' | 'parting';
 
 export const VOCABULARY = 23;
 export const CONTEXT = 8;
@@ -28,7 +28,7 @@ export interface ModelOptions {
   readonly rank?: number;
 }
 
-export function buildModel(name: ModelName, options: ModelOptions = {}): DecoderLM | OddModel | WanderingModel {
+export function buildModel(name: ModelName, options: ModelOptions = {}): DecoderLM | OddModel | WanderingModel | PeftModel {
   const { dropout = 0, recompute = false, rank = 0 } = options;
   if (name === 'odd') return new OddModel();
   if (name === 'wandering') return new WanderingModel(0);
@@ -38,7 +38,7 @@ export function buildModel(name: ModelName, options: ModelOptions = {}): Decoder
     sparse ? mixtral() : gpt2({ vocabSize: VOCABULARY, layers: 2, heads: 2, dim: 16, context: CONTEXT, dropout }),
   );
   model.recompute = recompute;
-  return model;
+  return name !== 'lora' ? model : getPeftModel(model, { r: 3, loraAlpha: 36, loraDropout: dropout, modulesToSave: ['ln_f'] });
 }
 
 /** Experts with all that a router may do: noise, and a loss of its own. */

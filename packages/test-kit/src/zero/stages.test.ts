@@ -12,6 +12,9 @@ const short = (options: Partial<TrainingRun> = {}): TrainingRun => gpt({ steps: 
 
 type Runs = Readonly<Record<string, TrainingRun>>;
 
+const lora = (options: Partial<TrainingRun> = {}): TrainingRun =>
+  short({ model: 'lora', steps: 12, optimizer: { type: 'AdamW', params: { lr: 1e-3, weight_decay: 0.1 } }, ...options });
+
 /** Each is run at every stage. */
 const families: Runs = {
   'f32, 1 micro-batch': gpt(),
@@ -51,6 +54,8 @@ const moreFamilies: Runs = {
   'units in an order that changes from pass to pass': odd({ model: 'wandering', accumulation: 2 }),
   'a mixture of experts, f32': sparse(),
   'a mixture of experts, bf16 with f32 gradients': sparse({ bf16: true, f32Gradients: true }),
+  'adapters on a frozen model, f32': lora({ accumulation: 2 }),
+  'adapters on a frozen model, bf16, with dropout': lora({ bf16: true, dropout: 0.2 }),
   'dropout, f32': short({ dropout: 0.2, accumulation: 2 }),
 };
 
@@ -71,6 +76,11 @@ const variants: Readonly<Record<string, readonly [TrainingRun, TrainingRun]>> = 
     sparse({ bf16: true }),
     sparse({ bf16: true, recompute: true }),
   ],
+  'keeping or recomputing, with adapters and dropout': [
+    lora({ dropout: 0.2, accumulation: 2 }),
+    lora({ dropout: 0.2, accumulation: 2, recompute: true }),
+  ],
+  'gathering ahead or on demand, with adapters': [lora({ bf16: true }), lora({ bf16: true, prefetch: false })],
   'keeping or recomputing, with dropout': [
     short({ dropout: 0.2, accumulation: 2 }),
     short({ dropout: 0.2, accumulation: 2, recompute: true }),
