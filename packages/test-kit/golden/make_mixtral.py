@@ -2,7 +2,7 @@
 
 Run with Python, torch and transformers 5 from this folder: python make_mixtral.py. Writes mixtral/: config.json and model.safetensors as
 `save_pretrained` writes them, and golden.safetensors: logits, loss and gradients with the auxiliary loss of the routers and (plain.*)
-without it, and the losses of ten AdamW steps with it. Gradients have the names of the checkpoint, whose experts are apart.
+without it, what it says after a prompt, and the losses of ten AdamW steps with the auxiliary loss. Gradients have the names of the checkpoint, whose experts are apart.
 """
 
 import os
@@ -65,6 +65,12 @@ def main():
     plain.loss.backward()
     golden["plain.loss"] = plain.loss.detach()
     golden.update(gradients(model, "plain.grad."))
+
+    model.eval()
+    prompt = torch.randint(0, config.vocab_size, (1, 7), generator=torch.Generator().manual_seed(1))
+    golden["prompt"] = prompt.int()
+    golden["greedy"] = model.generate(prompt, max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)[:, 7:].int()
+    model.train()
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     losses = []

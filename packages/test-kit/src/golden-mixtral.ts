@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Backend, backward, type HostTensor, LocalStore, noGrad, scope, tensor, WorldOfOne, write } from '@deepspeed-ts/core';
-import { DecoderLM, decoderConfig, nextTokenLabels } from '@deepspeed-ts/transformers';
+import { DecoderLM, decoderConfig, generate, nextTokenLabels } from '@deepspeed-ts/transformers';
 import { initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { readJson, readTensors, relativeError } from './golden.js';
@@ -42,6 +42,20 @@ export function goldenMixtral(device: string, open: () => Backend): void {
         model.dispose();
       }),
     );
+
+    test('says after a prompt what it says there', () =>
+      withDevice(open(), async (device) => {
+        const model = new DecoderLM(decoderConfig(config));
+        const store = new LocalStore(model, device);
+        for (const [name, value] of store.stateDict()) write(value, weights.get(name)!);
+        const options = { maxNewTokens: 16, doSample: false, eosTokenId: [] };
+        const prompt = [...values('prompt')];
+        // A shorter prompt beside it is padded, and changes nothing.
+        const [first] = await generate(model, [prompt, prompt.slice(0, 2)], options);
+        expect([...first!.tokens]).toEqual([...values('greedy')]);
+        store.dispose();
+        model.dispose();
+      }));
 
     test('goes through ten AdamW steps with its losses', async () => {
       const model = new DecoderLM(decoderConfig(config));
