@@ -5,8 +5,8 @@ import { dirname, join, relative } from 'node:path';
 const workspaces = ['core', 'deepspeed-ts', 'kernels-cpu', 'kernels-cuda', 'launcher', 'test-kit', 'transformers', 'zero'].map(
   (name) => `packages/${name}`,
 );
-/** Needed only to build addons, to check types, or to read style sheets and other languages' configuration. */
-const left = /^(node-addon-api|cmake-js|@types\/|lightningcss|typescript|jiti$|yaml$|@deepspeed-ts\/kernels-.*-linux)/;
+/** Needed only to build addons, to download from the Hub, to check types, or to read style sheets and other languages' configuration. */
+const left = /^(node-addon-api|cmake-js|@huggingface\/hub$|@types\/|lightningcss|typescript|jiti$|yaml$|@deepspeed-ts\/kernels-.*-linux)/;
 /** Documents, types, and the second copy of esbuild's program that its install script makes. */
 const uselessFile = /\.(map|d\.[cm]?ts|md|markdown|flow)$|\/esbuild\/bin\/esbuild$/i;
 

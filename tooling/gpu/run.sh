@@ -10,6 +10,7 @@ bash run.sh test [vitest arguments]    the GPU tests; skipped with a message whe
 bash run.sh ops [names]                the op contract with a process for each op
 bash run.sh bench gpu [options]        training steps through the engine (--shape --batch --stage --precision --world --steps --checkpoint)
 bash run.sh bench kernels [names]      each kernel beside the GPU's copy bandwidth and matmul rate
+bash run.sh bench load [options]       loads a model directory (--shape --device --first-loss), beside a bare read of its file
 bash run.sh bench curve --out FOLDER   losses for bench/peers/torch_curve.py to lay PyTorch's beside
 bash run.sh bench peers [train ...|kernels|curve FOLDER]   PyTorch on the same work, where python3 has it
 bash run.sh sanitize [memcheck|racecheck ...]  the op contract under compute-sanitizer
@@ -97,7 +98,7 @@ bench() {
   local what=${1:-}
   [ $# -gt 0 ] && shift
   case $what in
-    gpu | kernels | curve) script bench/src/main.ts "$what" "$@" ;;
+    gpu | kernels | curve | load) script bench/src/main.ts "$what" "$@" ;;
     peers) peers "$@" ;;
     *) usage; return 2 ;;
   esac

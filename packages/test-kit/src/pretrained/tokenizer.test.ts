@@ -72,6 +72,10 @@ describe.skipIf(!golden)('texts in rows', () => {
     expect(tokenizer.encodeBatch(['a']).inputIds.shape).toEqual([1, 1]);
     const padded = await AutoTokenizer.fromPretrained(directory, { padToken: '<|endoftext|>' });
     expect(padded.padTokenId).toBe(0);
+    // Which stays so when it is saved.
+    await padded.savePretrained(join(directory, 'saved'));
+    const saved = await AutoTokenizer.fromPretrained(join(directory, 'saved'));
+    expect(saved.encodeBatch(texts)).toEqual(padded.encodeBatch(texts));
     await expect(AutoTokenizer.fromPretrained(directory, { padToken: '[PAD]' })).rejects.toThrow(/the vocabulary has no token '\[PAD\]'/);
   });
 });

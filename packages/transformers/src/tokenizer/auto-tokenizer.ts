@@ -39,6 +39,7 @@ export const AutoTokenizer = {
       config,
       specialTokens: await readJsonFile(join(path, 'special_tokens_map.json')),
       chatTemplates: await chatTemplatesOf(path),
+      directory: path,
     });
     if (padToken !== undefined && result.padTokenId === undefined)
       throw new TokenizerError('ERR_NO_PAD_TOKEN', `${path}: the vocabulary has no token '${padToken}' to pad with`);

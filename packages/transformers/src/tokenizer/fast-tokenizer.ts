@@ -1,4 +1,7 @@
+import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import { Tokenizer as Library } from '@huggingface/tokenizers';
+import { companionFiles } from '../pretrained/companions.js';
 import { decodeBytesAsPython } from './byte-fallback.js';
 import { ChatTemplates } from './chat-template.js';
 import { TokenizerError } from './errors.js';
@@ -25,8 +28,11 @@ export interface TokenizerFiles {
   readonly specialTokens?: JsonObject | undefined;
   /** Templates of files: they count before those of the config. */
   readonly chatTemplates?: ReadonlyMap<string, string> | undefined;
+  /** Where they came from. */
+  readonly directory: string;
 }
 
+const CONFIG = 'tokenizer_config.json';
 /** Lengths beyond this are a way of older libraries to say: none. */
 const NO_LENGTH = 1e12;
 
@@ -42,9 +48,13 @@ export class FastTokenizer implements Tokenizer {
   readonly #library: Library;
   readonly #templates: ChatTemplates;
   readonly #cleansUp: boolean;
+  readonly #config: JsonObject;
+  readonly #directory: string;
 
   /** @throws TokenizerError for a tokenizer.json that the library can't use */
-  constructor({ tokenizer, config, specialTokens = {}, chatTemplates = new Map() }: TokenizerFiles) {
+  constructor({ tokenizer, config, specialTokens = {}, chatTemplates = new Map(), directory }: TokenizerFiles) {
+    this.#config = config;
+    this.#directory = directory;
     try {
       this.#library = new Library(withWordSplits(tokenizer), config);
       decodeBytesAsPython(this.#library);
@@ -100,6 +110,16 @@ export class FastTokenizer implements Tokenizer {
 
   idToToken(id: number): string | undefined {
     return this.#library.id_to_token(id);
+  }
+
+  async savePretrained(directory: string): Promise<void> {
+    await mkdir(directory, { recursive: true });
+    for (const { name, path } of await companionFiles(this.#directory)) {
+      if (name === 'generation_config.json' || name === CONFIG || resolve(path) === resolve(directory, name)) continue;
+      await mkdir(dirname(join(directory, name)), { recursive: true });
+      await copyFile(path, join(directory, name));
+    }
+    await writeFile(join(directory, CONFIG), `${JSON.stringify(this.#config, null, 2)}\n`);
   }
 
   #noPadToken(): TokenizerError {

@@ -74,4 +74,6 @@ export interface Tokenizer {
   idToToken(id: number): string | undefined;
   /** A conversation as the text that its model was trained on. @throws TokenizerError where there is no template, or it refuses the messages */
   applyChatTemplate(messages: readonly ChatMessage[], options?: ChatTemplateOptions): string;
+  /** Writes its files, with what it was told to do otherwise, so that it is loaded from there as it is. */
+  savePretrained(directory: string): Promise<void>;
 }
