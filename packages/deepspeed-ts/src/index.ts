@@ -25,6 +25,7 @@ export {
   sgd,
   ZeroStore,
 } from '@deepspeed-ts/zero';
+export { AutoModelForCausalLM } from './auto-model.js';
 export * from './checkpoint/index.js';
 export { type DeepSpeedConfig, loadConfig } from './config/index.js';
 export * from './data/index.js';

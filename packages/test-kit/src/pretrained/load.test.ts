@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { Device, hostTensor, LocalStore, noGrad, scope, tensor, WorldOfOne } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { AutoModelForCausalLM } from '@deepspeed-ts/transformers';
-import { initialize } from 'deepspeed-ts';
+import { AutoModelForCausalLM as Composed, initialize } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { goldenFolder, readTensors, relativeError } from '../golden.js';
 import { withDevice } from '../with-device.js';
@@ -72,6 +72,15 @@ test('a model of a config begins with the values of its seed', async () => {
   const store = await LocalStore.load(model, device);
   expect(store.stateDict().get('transformer.ln_f.weight')!.readSync()).toEqual(hostTensor([8], 'f32', Array(8).fill(1)));
   store.dispose();
+  expect(device.describeLive()).toEqual([]);
+});
+
+test('the package that composes takes the device by name', async () => {
+  const config = { model_type: 'gpt2', vocab_size: 17, n_layer: 1, n_head: 2, n_embd: 8, n_positions: 8 };
+  const model = await Composed.fromConfig(config, { device: 'cpu', dtype: 'bf16' });
+  const { device, dtype } = model.store!;
+  expect([device.name, dtype]).toEqual(['cpu', 'bf16']);
+  model.dispose();
   expect(device.describeLive()).toEqual([]);
 });
 
