@@ -233,6 +233,14 @@ function elementwise(): KernelCase[] {
       { flops: 2 * TOKENS * 3072 * 768 },
     ),
     kernel(
+      'linear_gelu_backward',
+      `${TOKENS}x3072x768 bf16`,
+      [[[TOKENS, 768]], [[3072, 768]], narrow],
+      [narrow, narrow, [[3072]]],
+      { layout: 1, accumulate: 0 },
+      { flops: 2 * TOKENS * 3072 * 768 },
+    ),
+    kernel(
       'rope',
       '8x2048, 48 heads of 64 bf16',
       [[[8, 2048, 48 * 64]], table, table],

@@ -68,7 +68,13 @@ size_t column_sums_bytes(int64_t rows, int64_t columns);
 void column_sums(const void* x, int dtype, int64_t ld, int64_t rows, const ColumnPieces& pieces, bool accumulate, void* partial,
                  cudaStream_t stream);
 
-// dx = dy gelu_tanh'(x) and y = gelu_tanh(x) in one pass over n elements of one dtype; dx may be dy.
-void gelu_backward_recompute(const void* dy, const void* x, void* dx, void* y, int dtype, int64_t n, cudaStream_t stream);
+// The second half of it: out[j] = sum over the lines of partial [lines, columns], and so on.
+void add_column_sums(const float* partial, int64_t lines, const ColumnPieces& pieces, bool accumulate, cudaStream_t stream);
+
+// dx = dy gelu_tanh'(x), y = gelu_tanh(x) and sums = the sums of dx's columns (plus what is there when accumulate) in one pass over
+// [rows, columns] of one dtype; dx may be dy. `partial` has so many bytes.
+size_t gelu_backward_sums_bytes(int64_t rows, int64_t columns, int dtype);
+void gelu_backward_sums(const void* dy, const void* x, void* dx, void* y, int dtype, int64_t rows, int64_t columns, const View& sums,
+                        bool accumulate, void* partial, cudaStream_t stream);
 
 }  // namespace ds

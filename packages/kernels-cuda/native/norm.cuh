@@ -2,7 +2,7 @@
 //   h = x + residual (rounded to its storage type), y = (h - mean) rstd w + b    or    y = h rstd w
 // x, residual, h, y [rows, C]; w, b [C]; stats f32 [rows, 2] = (mean, rstd) or [rows, 1] = rstd.
 // A row stays in the registers of a warp (or of a block, when it is long), so memory sees it once, and the variance is taken from
-// h - mean, which doesn't cancel. The order of additions depends on C and the dtype alone.
+// h - mean, which doesn't cancel. The order of additions depends on C, the dtype and whether there is a residual.
 #pragma once
 #include "elementwise.cuh"
 
@@ -120,7 +120,7 @@ __device__ __forceinline__ void row_statistics(const Pack<T, kVector<T>> (&h)[V]
 }
 
 // A row by kThreads threads (32: a warp, of kWarpRows in a block), V vectors each: vector v * kThreads + thread.
-template <bool Layer, int kThreads, int V, class T, class W>
+template <bool Layer, bool Residual, int kThreads, int V, class T, class W>
 __global__ void __launch_bounds__(kThreads == 32 ? 32 * kWarpRows : kThreads) norm_forward(const NormForward<T, W> p) {
   constexpr int N = kVector<T>;
   __shared__ WarpPart room[kThreads / 32];
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 32 * kWarpRows : kThreads) no
     const int i = (v * kThreads + thread) * N;
     if (i < p.cols) h[v] = load_pack<N>(p.x + start + i);
   }
-  if (p.residual != nullptr) {
+  if constexpr (Residual) {
     Pack<T, N> residual[V];
 #pragma unroll
     for (int v = 0; v < V; v++) {
@@ -209,27 +209,29 @@ template <bool Layer, class T, class W> __global__ void __launch_bounds__(256) n
   }
 }
 
-template <bool Layer, class T, class W> static void launch_norm(cudaStream_t stream, const NormForward<T, W>& p) {
+template <bool Layer, bool Residual, class T, class W> static void launch_norm(cudaStream_t stream, const NormForward<T, W>& p) {
   constexpr int N = kVector<T>;
   const int vectors = p.cols / N;
   const unsigned rows = unsigned(p.rows), by_warp = unsigned((p.rows + kWarpRows - 1) / kWarpRows);
   const bool regular = p.cols % N == 0 && is_aligned(p.x, 16) && is_aligned(p.residual, 16) && is_aligned(p.y, 16) && is_aligned(p.h, 16);
+  // A mean and a deviation take turns over the row: two warps wait less for each other than four, where registers allow.
+  constexpr bool kFewWarps = Layer && !Residual;
   if (!regular || vectors > 4096)
     norm_forward_any<Layer><<<rows, 256, 0, stream>>>(p);
   else if (vectors <= 32 * 2)
-    norm_forward<Layer, 32, 2><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
-  else if (vectors <= 96)
-    norm_forward<Layer, 96, 1><<<rows, 96, 0, stream>>>(p);
+    norm_forward<Layer, Residual, 32, 2><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
+  else if (vectors <= 32 * 3)
+    norm_forward<Layer, Residual, 32, 3><<<by_warp, 32 * kWarpRows, 0, stream>>>(p);
   else if (vectors <= 64 * 2)
-    norm_forward<Layer, 64, 2><<<rows, 64, 0, stream>>>(p);
+    norm_forward<Layer, Residual, 64, 2><<<rows, 64, 0, stream>>>(p);
   else if (vectors <= 128 * 2)
-    norm_forward<Layer, 128, 2><<<rows, 128, 0, stream>>>(p);
+    norm_forward<Layer, Residual, kFewWarps ? 64 : 128, kFewWarps ? 4 : 2><<<rows, kFewWarps ? 64 : 128, 0, stream>>>(p);
   else if (vectors <= 256 * 2)
-    norm_forward<Layer, 256, 2><<<rows, 256, 0, stream>>>(p);
+    norm_forward<Layer, Residual, 256, 2><<<rows, 256, 0, stream>>>(p);
   else if (vectors <= 512 * 2)
-    norm_forward<Layer, 512, 2><<<rows, 512, 0, stream>>>(p);
+    norm_forward<Layer, Residual, 512, 2><<<rows, 512, 0, stream>>>(p);
   else
-    norm_forward<Layer, 512, 8><<<rows, 512, 0, stream>>>(p);
+    norm_forward<Layer, Residual, 512, 8><<<rows, 512, 0, stream>>>(p);
 }
 
 // The kernel of both ops, whose shapes are checked: inputs x, w, (b), (residual); outputs y, stats, (h).
@@ -245,7 +247,8 @@ template <bool Layer> static const char* run_norm(const Call& c, const View* res
       p.x = x.as<const T>(), p.w = weight, p.b = bias, p.y = y.as<T>(), p.stats = c.out[1].as<float>();
       if (residual != nullptr) p.residual = residual->as<const T>(), p.h = c.out[2].as<T>();
       p.rows = x.rows(), p.cols = int(x.cols()), p.eps = float(c.attrs[0]);
-      launch_norm<Layer>(c.stream, p);
+      if (residual != nullptr) launch_norm<Layer, true>(c.stream, p);
+      else launch_norm<Layer, false>(c.stream, p);
     });
   });
   return error;

@@ -1,9 +1,10 @@
 // Layer and RMS norm backward in one pass. With g = dy w and xhat = (h - mean) rstd, for RMS norm without its mean terms:
 //   dx = rstd (g - mean(g) - xhat mean(g xhat)) (+ dh, the gradient that reached h by the residual path)
 //   dw = sum over rows of dy xhat, db = sum over rows of dy
-// Rows are cut into groups by their number and size alone, never by the device. A block takes a group: it keeps its columns of dw
+// Rows are dealt to groups by their number and size alone, never by the device. A block takes a group: it keeps its columns of dw
 // and db in registers while the rows go by (the next ones are already on their way) and leaves them as a line of `partial`; a second
-// kernel adds the lines, always in the same order. Memory is kept busy by few instructions an element: rows are turned into xhat and
+// kernel adds the lines, always in the same order. Rows are dealt in turn, so that what all blocks read at a time lies together: memory
+// likes that better than as many places as there are blocks. It is kept busy by few instructions an element: rows are turned into xhat and
 // g once, and a block's sums travel together.
 #pragma once
 #include "norm.cuh"
@@ -58,7 +59,7 @@ template <bool Layer, bool Dh, int kThreads, int kBlocks, int R, int V, class T,
 __global__ void __launch_bounds__(kThreads, kBlocks) norm_backward(const NormBackward<T, W> p) {
   constexpr int N = kVector<T>, K = Layer ? 2 * R : R;
   __shared__ float room[2][K * kThreads / 32];
-  const int64_t first = p.rows * blockIdx.x / gridDim.x, end = p.rows * (blockIdx.x + 1) / gridDim.x;
+  const int64_t first = int64_t(blockIdx.x) * R, step = int64_t(gridDim.x) * R, end = p.rows;
   const float inverse = 1.0f / p.cols;
   float w[V][N], dw[V][N] = {}, db[V][N] = {};
 #pragma unroll
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) norm_backward(const NormBac
   };
   load_all(first);
   int turn = 0;
-  for (int64_t row = first; row < end; row += R, turn ^= 1) {
+  for (int64_t row = first; row < end; row += step, turn ^= 1) {
     float g[R][V][N], xhat[R][V][N], scale[R], sums[K] = {};  // sums of g xhat, then of g
 #pragma unroll
     for (int r = 0; r < R; r++) {
@@ -130,7 +131,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) norm_backward(const NormBac
         }
       }
     }
-    load_all(row + R);
+    load_all(row + step);
     sum_together<K, kThreads>(sums, room[turn]);
 #pragma unroll
     for (int r = 0; r < R; r++) {

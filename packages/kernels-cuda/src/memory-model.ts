@@ -50,7 +50,7 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
       return;
     }
     case 'linear_gelu_backward':
-      return yield ['a', columnSums(rows(x!), columns(inputs[2]!))];
+      return yield ['a', geluSums(inputs[2]!)];
     case 'linear_cross_entropy':
       return yield* head(x!, w!, false);
     case 'linear_cross_entropy_fused':
@@ -123,6 +123,15 @@ function columnSums(rows: number, columns: number): number {
   let chunk = 64;
   while (chunk < 1024 && Math.ceil(rows / chunk) * Math.ceil(columns / 256) > 528) chunk *= 2;
   return 4 * Math.ceil(rows / chunk) * columns;
+}
+
+/** native/ops/gelu_backward_sums.cu: a line of sums for every block of rows. */
+function geluSums(x: View): number {
+  const n = 16 / bytesOf(x.dtype);
+  const vectors = columns(x) % n === 0 ? columns(x) / n : columns(x);
+  const tiles = Math.ceil(vectors / 384);
+  const lines = (132 * Math.floor(1152 / roundUp(Math.ceil(vectors / tiles), 32))) / tiles;
+  return 4 * Math.max(1, Math.min(Math.floor(lines), rows(x))) * columns(x);
 }
 
 /** The gradient of q in f32 and two numbers a row: ours for Hopper takes it, and so does cuDNN's repeatable form. */

@@ -132,7 +132,12 @@ void column_sums(const void* x, int dtype, int64_t ld, int64_t rows, const Colum
         chunk_sums<T, 1><<<grid, 32 * kWarps, 0, stream>>>(from, ld, rows, columns, chunk, sums);
     });
   }
-  sum_chunks<<<unsigned(ceil_div(columns, 32)), 1024, 0, stream>>>(sums, chunks, columns, pieces, accumulate);
+  add_column_sums(sums, chunks, pieces, accumulate, stream);
+}
+
+void add_column_sums(const float* partial, int64_t lines, const ColumnPieces& pieces, bool accumulate, cudaStream_t stream) {
+  const int64_t columns = pieces.begin[pieces.count];
+  sum_chunks<<<unsigned(ceil_div(columns, 32)), 1024, 0, stream>>>(partial, lines, columns, pieces, accumulate);
 }
 
 // out_i = sum over rows of dy's columns, from columnOffset on as many for each output as it has.

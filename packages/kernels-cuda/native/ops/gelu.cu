@@ -1,7 +1,6 @@
 // GELU and its gradients; the function itself is in activation.cuh.
 #include "../activation.cuh"
 #include "../elementwise.cuh"
-#include "../gemm_parts.h"
 
 namespace ds {
 namespace {
@@ -31,14 +30,6 @@ template <class F> void by_kind(const Call& c, const F& f) {
 }
 
 }  // namespace
-
-void gelu_backward_recompute(const void* dy, const void* x, void* dx, void* y, int dtype, int64_t n, cudaStream_t stream) {
-  by_float(dtype, [&](auto t) {
-    using T = typename decltype(t)::type;
-    constexpr Recompute<true, kFastMath<T>> f{};
-    map(stream, n, f, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dx), static_cast<T*>(y));
-  });
-}
 
 KERNEL(gelu, kFloats) {
   if (const char* error = check_alike(c, "gelu", 1, 1)) return error;

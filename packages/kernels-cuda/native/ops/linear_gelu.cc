@@ -39,7 +39,7 @@ KERNEL(linear_gelu, dtype_bit(BF16) | dtype_bit(F16)) {
 }
 
 // dy [rows, O], w (of the map after the activation), h [rows, I] -> dh = (dy W) gelu'(h), a = gelu(h), both [rows, I], and db [I] (+)=
-// sums of dh's columns: a product, a pass, and one over dh for the sums.
+// sums of dh's columns: a product and a pass.
 KERNEL(linear_gelu_backward, kFloats) {
   const View &dy = c.in[0], &w = c.in[1], &h = c.in[2], &dh = c.out[0], &a = c.out[1], &db = c.out[2];
   const int layout = int(c.attrs[0]);
@@ -51,7 +51,7 @@ KERNEL(linear_gelu_backward, kFloats) {
     return error_text("linear_gelu_backward: h, dh and a of %lld rows in the dtype of dy (code %d) and db of %lld elements, got h of %lld rows, "
                       "codes %d, %d and %d, and %lld elements",
                       (long long)dy.rows(), dy.dtype, (long long)columns, (long long)rows, h.dtype, dh.dtype, a.dtype, (long long)db.numel);
-  void* partial = scratch(kScratchA, column_sums_bytes(rows, columns));
+  void* partial = scratch(kScratchA, gelu_backward_sums_bytes(rows, columns, dy.dtype));
   if (!partial) return kNoWorkspace;
   Gemm g = {};
   g.m = rows, g.n = columns, g.k = dy.cols();
@@ -60,10 +60,7 @@ KERNEL(linear_gelu_backward, kFloats) {
   g.c = dh.data, g.ldc = g.n;
   g.in_dtype = g.out_dtype = DType(dy.dtype);
   if (const char* error = gemm(g, c.stream)) return error;
-  gelu_backward_recompute(dh.data, h.data, dh.data, a.data, dy.dtype, h.numel, c.stream);
-  ColumnPieces pieces = {};
-  pieces.count = 1, pieces.out[0] = db.data, pieces.dtype[0] = db.dtype, pieces.begin[1] = columns;
-  column_sums(dh.data, dh.dtype, columns, rows, pieces, accumulate, partial, c.stream);
+  gelu_backward_sums(dh.data, h.data, dh.data, a.data, dy.dtype, rows, columns, db, accumulate, partial, c.stream);
   return nullptr;
 }
 
