@@ -7,6 +7,12 @@ export const cases = [
   { title: 'the CPU backend alone', install: ['@deepspeed-ts/kernels-cpu'], script: 'kernels-cpu.mjs', expect: ['instruction set'] },
   { title: 'the CUDA backend alone', install: ['@deepspeed-ts/kernels-cuda'], script: 'kernels-cuda.mjs', expect: ['GPUs: '] },
   { title: 'zero alone', install: ['@deepspeed-ts/zero'], script: 'zero.mjs', expect: ['stage'] },
+  {
+    title: 'transformers alone',
+    install: ['@deepspeed-ts/transformers'],
+    script: 'transformers.mjs',
+    expect: ['0 missing', 'ERR_HUB_OFFLINE'],
+  },
   { title: 'the launcher alone', install: ['@deepspeed-ts/launcher'], script: 'launcher.mjs', expect: ['rank 0 of 2', 'rank 1 of 2'] },
   {
     title: 'the meta package',

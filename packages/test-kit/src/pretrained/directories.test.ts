@@ -187,12 +187,19 @@ describe('what is no model directory is refused with the reason', () => {
   test('a directory without config.json, or with one that is damaged or says no model_type', async () => {
     const path = empty();
     await expect(load(path)).rejects.toThrow(/there is no config.json, so it is not a model directory/);
+    writeFileSync(join(path, 'adapter_config.json'), '{}');
+    await expect(load(path)).rejects.toThrow(/it has an adapter, which PeftModel.fromPretrained/);
     writeFileSync(join(path, 'config.json'), '{"model_type": ');
     await expect(load(path)).rejects.toThrow(/config.json: is not JSON/);
     writeFileSync(join(path, 'config.json'), '[]');
     await expect(load(path)).rejects.toThrow(/config.json: expected a JSON object, got a list/);
     writeFileSync(join(path, 'config.json'), '{"vocab_size": 3}');
     await expect(load(path)).rejects.toThrow(/config.json: has no 'model_type'/);
+  });
+
+  test('weights that are quantised', async () => {
+    const path = await write({ ...tinyGpt2, quantization_config: { quant_method: 'gptq' } }, tensorsOf(tinyGpt2));
+    await expect(load(path)).rejects.toThrow(/its weights are quantised \(gptq\), which is not supported/);
   });
 
   test('a family that is not supported, with those that are', async () => {

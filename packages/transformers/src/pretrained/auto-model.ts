@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import { DeepSpeedError, Device, type FloatDType, isFloat, openBackend } from '@deepspeed-ts/core';
 import { modelDirectory } from '../hub/resolve.js';
 import type { HubOptions } from '../hub/settings.js';
-import { PretrainedError } from './errors.js';
 import { type JsonObject, readJsonFile } from './json-file.js';
 import { assertMatched, type MatchOptions, matchWeights } from './match.js';
+import { readModelConfig } from './model-config.js';
 import { PretrainedModel } from './pretrained-model.js';
 import { PretrainedWeights } from './pretrained-weights.js';
 import { findWeights, type StoredTensor } from './stored-weights.js';
@@ -34,12 +34,7 @@ export const AutoModelForCausalLM = {
    */
   async fromPretrained(pathOrId: string, options: FromPretrainedOptions = {}): Promise<PretrainedModel> {
     const directory = await modelDirectory(pathOrId, 'model', options);
-    const configPath = join(directory, 'config.json');
-    const stored = await readJsonFile(configPath);
-    if (!stored) throw new PretrainedError('ERR_PRETRAINED_MISSING', directory, 'there is no config.json, so it is not a model directory');
-    if (stored.model_type === undefined)
-      throw new PretrainedError('ERR_PRETRAINED_FILE', configPath, "has no 'model_type', which says what the model is");
-    const raw = { ...stored, ...options.config };
+    const raw = { ...(await readModelConfig(directory)), ...options.config };
     const files = await findWeights(directory);
     const tensors = files.flatMap((file) => file.tensors);
     const dtype = dtypeOf(options.dtype, raw, tensors);
