@@ -14,5 +14,9 @@ const second = await AutoModelForCausalLM.fromPretrained('first', { device: 'ref
 await second.savePretrained('second');
 const tokenizer = await AutoTokenizer.fromPretrained('second');
 const [{ tokens }] = await second.generate([tokenizer.encode('abc')], { maxNewTokens: 3 });
-console.log(`loaded, saved and loaded: ${second.report.missing.length} missing, ${tokens.length} tokens after ${tokenizer.decode([0, 1, 2])}`);
-await AutoModelForCausalLM.fromPretrained('owner/model', { localFilesOnly: true, cacheDir: 'cache' }).catch(({ code }) => console.log(code));
+console.log(
+  `loaded, saved and loaded: ${second.report.missing.length} missing, ${tokens.length} tokens after ${tokenizer.decode([0, 1, 2])}`,
+);
+await AutoModelForCausalLM.fromPretrained('owner/model', { localFilesOnly: true, cacheDir: 'cache' }).catch(({ code }) =>
+  console.log(code),
+);
