@@ -19,6 +19,9 @@ struct Attention {
   bool causal;
   PhiloxKey key;
   const int32_t* positions;  // [batch, length], of each token in its document; null: a row is one document
+  double softcap;            // scores s are softcap tanh(s / softcap); 0: as they are
+  bool alibi;                // they gain slope(head) (key - query)
+  bool bent() const { return softcap > 0 || alibi; }
   int64_t group() const { return heads / kv_heads; }
   int64_t token() const { return (heads + 2 * kv_heads) * d; }  // elements of one token of qkv: q heads, k heads, v heads
   // Floats between the rows of a head's copy: an odd number of cache lines, with d columns and room to read NR at a time.
@@ -51,6 +54,7 @@ static const char* read_attention(const char* op, const Call& c, const View& qkv
   s.scale = c.attrs[3], s.causal = c.attrs[4] != 0, s.dropout = c.attrs[5];
   s.key = {(uint32_t)c.attrs[6], (uint32_t)c.attrs[7], (uint32_t)c.attrs[8], (uint32_t)c.attrs[9]};
   s.window = c.n_attrs > 10 && c.attrs[10] < (double)s.length ? (int64_t)c.attrs[10] : 0;
+  s.softcap = c.n_attrs > 11 ? c.attrs[11] : 0, s.alibi = c.n_attrs > 12 && c.attrs[12] > 0;
   if (s.kv_heads > 0 && s.heads % s.kv_heads == 0 && s.token() == qkv.dims[2])
     return c.n_in > positions ? read_positions(op, c.in[positions], s) : nullptr;
   return error_text("%s: %lld query and %lld key/value heads of %lld do not make up rows of %lld", op, (long long)s.heads,
@@ -128,6 +132,29 @@ static void weigh_transposed(const Attention& a, const float* p, int64_t i0, int
     if (from >= m) return;
     multiply_block({height, a.d, m - from, p + from * kScoreRow + j, kScoreRow, Lie::kColumns, x + from * a.row(), a.row(), NR,
                     out + j * a.row(), a.row(), Base::kC, nullptr});
+  }
+}
+
+// 2^(-8 (head + 1) / n) for n heads, n a power of two; beyond the largest one in `heads` every other slope of twice as many heads.
+static double alibi_slope(int64_t head, int64_t heads) {
+  int64_t n = 1;
+  while (2 * n <= heads) n *= 2;
+  return __builtin_exp2(head < n ? -8.0 * (double)(head + 1) / (double)n : -4.0 * (double)(2 * (head - n) + 1) / (double)n);
+}
+
+// Scores of row i and keys [j0, j0 + n), capped and biased by distance; `slopes`, unless null, gets their derivatives.
+static void bend(const Attention& a, double slope, int64_t i, int64_t j0, int64_t n, float* s, float* slopes) {
+  const float cap = (float)(a.softcap * kLog2E), inverse = a.softcap > 0 ? 1 / cap : 0, fall = a.alibi ? (float)(slope * kLog2E) : 0;
+  for (int64_t j = 0; j < n; j += VL) {
+    const int64_t lanes = smaller(VL, n - j);
+    vf score = load(s + j, lanes);
+    if (a.softcap > 0) {
+      const vf part = vtanh(score * inverse);
+      score = part * cap;
+      if (slopes) store(slopes + j, 1.0f - part * part, lanes);
+    }
+    if (a.alibi) score = fmadd(to_float(lane_index() + splat_i((int32_t)(j0 + j - i))), splat(fall), score);
+    store(s + j, score, lanes);
   }
 }
 

@@ -5,14 +5,14 @@
 namespace ds {
 namespace DS_ISA_NS {
 
-// The [columns] vector `w` as f32, in the call's shared scratch when it is stored in 16 bits. nullptr: out of memory.
-static const float* widened(const View& w, int slot) {
-  if (w.dtype == F32) return w.as<const float>();
+// The [columns] vector `w` plus `offset` as f32, in the call's shared scratch when that is not how it is stored. nullptr: out of memory.
+static const float* widened(const View& w, int slot, float offset = 0) {
+  if (w.dtype == F32 && offset == 0) return w.as<const float>();
   float* copy = static_cast<float*>(scratch(-1, slot, (size_t)w.numel * sizeof(float)));
   if (copy == nullptr) return nullptr;
   by_float(w.dtype, [&](auto t) {
     const auto* from = w.as<const decltype(t)>();
-    for_vectors(0, w.numel, [&](int64_t i, auto n) { store(copy + i, load(from + i, n), n); });
+    for_vectors(0, w.numel, [&](int64_t i, auto n) { store(copy + i, load(from + i, n) + offset, n); });
   });
   return copy;
 }

@@ -108,7 +108,7 @@ export const exact: Record<string, Case> = {
     outputs: [zeros('f32', [rows, columns]), w, b],
     attrs: [1, 1],
   },
-  rms_norm: { op: 'rms_norm', inputs: [x, w], outputs: [zeros('f32', [rows, columns]), zeros('f32', [rows, 1])], attrs: [1e-5] },
+  rms_norm: { op: 'rms_norm', inputs: [x, w], outputs: [zeros('f32', [rows, columns]), zeros('f32', [rows, 1])], attrs: [1e-5, 0] },
   rms_norm_backward: { op: 'rms_norm_backward', inputs: [dy, x, w, stats(1)], outputs: [zeros('f32', [rows, columns]), w], attrs: [1] },
   softmax_backward: { op: 'softmax_backward', inputs: [dy, x], outputs: [zeros('f32', [rows, columns])], attrs: [] },
   embedding_backward: {
@@ -191,7 +191,7 @@ export const products: Record<string, Case> = {
     attrs: [2, 70, 0, 1],
   },
   column_sum: { op: 'column_sum', inputs: [values([900, 105], 1)], outputs: [zeros('f32', [50]), zeros('f32', [25])], attrs: [2, 20, 0] },
-  rope: { op: 'rope', inputs: [qkv, table, table], outputs: [zeros('f32', qkv.shape)], attrs: [6, 24, 1, 3] },
+  rope: { op: 'rope', inputs: [qkv, table, table], outputs: [zeros('f32', qkv.shape)], attrs: [6, 24, 1, 3, 24] },
   attention: { op: 'attention', inputs: [qkv], outputs: [zeros('f32', [2, 150, 96]), zeros('f32', [2, 4, 150])], attrs: attention },
   attention_backward: {
     op: 'attention_backward',
@@ -199,11 +199,11 @@ export const products: Record<string, Case> = {
     outputs: [zeros('f32', qkv.shape)],
     attrs: attention,
   },
-  linear_cross_entropy: { op: 'linear_cross_entropy', inputs: head, outputs: [zeros('f32', []), zeros('f32', [70])], attrs: [-100] },
+  linear_cross_entropy: { op: 'linear_cross_entropy', inputs: head, outputs: [zeros('f32', []), zeros('f32', [70])], attrs: [-100, 0] },
   linear_cross_entropy_backward: {
     op: 'linear_cross_entropy_backward',
     inputs: [{ ...values([1], 5), shape: [] }, ...head, lse([70])],
     outputs: [zeros('f32', [70, 40]), values([3000, 40], 3)],
-    attrs: [-100, 1],
+    attrs: [-100, 1, 0],
   },
 };

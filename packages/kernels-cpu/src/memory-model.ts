@@ -7,7 +7,7 @@ const MiB = 2 ** 20;
 /** Ops that core composes of others here: there is no kernel. */
 const absent = new Set([
   ...['fp8_advance', 'fp8_cast', 'fp8_matmul', 'fp8_swiglu', 'fp8_swiglu_backward', 'linear_fp8', 'lora', 'mlp', 'mlp_fp8'],
-  ...['gelu_backward_recompute', 'swiglu_backward_recompute', 'linear_gelu', 'linear_gelu_backward'],
+  ...['gelu_backward_recompute', 'swiglu_backward_recompute', 'geglu_backward_recompute', 'linear_gelu', 'linear_gelu_backward'],
   ...['linear_cross_entropy_fused', 'linear_cross_entropy_fused_backward', 'experts'],
 ]);
 
@@ -174,7 +174,7 @@ class CpuScratch {
     const byRows = length * row + nr;
     const [queries, scores] = [(backward ? 8 : 4) * mr, 256 + 16];
     if (backward) {
-      const block = queries * (2 * scores + 3 * row + 2) + 3 * nr + 2 * scores;
+      const block = queries * (2 * scores + 3 * row + 2) + 3 * nr + 3 * scores;
       return yield* this.#each(0, 4 * (2 * byColumns + 3 * byRows + block), batch * kvHeads);
     }
     const room = queries * (scores + 2 * row) + 2 * scores;

@@ -8,35 +8,37 @@
 
 namespace ds {
 
-// ---- weights: of the data's dtype or f32, aligned; anything else is widened to f32 first ---------------------------------
-template <class T> __global__ void widen_kernel(int n, const T* from, float* to) {
+// ---- weights: of the data's dtype or f32, aligned; anything else is widened to f32 first, and so is what has an offset ----
+template <class T> __global__ void widen_kernel(int n, const T* from, float offset, float* to) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n) to[i] = to_float(from[i]);
+  if (i < n) to[i] = to_float(from[i]) + offset;
 }
 
 // True when kernels can read `w` as it lies beside data of `dtype`.
 static inline bool usable_weight(const View& w, int dtype) { return (w.dtype == dtype || w.dtype == F32) && is_aligned(w.data, 16); }
 
-// An f32 copy in scratch; nullptr: no memory.
-static inline const float* widened(cudaStream_t stream, const View& w, ScratchSlot slot) {
+// An f32 copy in scratch, plus `offset`; nullptr: no memory.
+static inline const float* widened(cudaStream_t stream, const View& w, ScratchSlot slot, float offset = 0) {
   float* copy = static_cast<float*>(scratch(slot, size_t(w.numel) * sizeof(float)));
   if (copy == nullptr) return nullptr;
   by_float(w.dtype, [&](auto t) {
     using T = typename decltype(t)::type;
-    widen_kernel<<<unsigned((w.numel + 255) / 256), 256, 0, stream>>>(int(w.numel), w.as<const T>(), copy);
+    widen_kernel<<<unsigned((w.numel + 255) / 256), 256, 0, stream>>>(int(w.numel), w.as<const T>(), offset, copy);
   });
   return copy;
 }
 
-// f(w, b) with pointers of one type, the data's or float. b may be nullptr. Weights that only differ in where they lie give the
-// same bits.
-template <class T, class F> static const char* with_weights(const Call& c, int dtype, const View* w, const View* b, const F& f) {
-  const bool as_they_lie = usable_weight(*w, dtype) && (b == nullptr || (usable_weight(*b, dtype) && b->dtype == w->dtype));
+// f(w + offset, b) with pointers of one type, the data's or float. b may be nullptr. Weights that only differ in where they lie
+// give the same bits.
+template <class T, class F>
+static const char* with_weights(const Call& c, int dtype, const View* w, const View* b, float offset, const F& f) {
+  const bool as_they_lie = offset == 0 && usable_weight(*w, dtype) && (b == nullptr || (usable_weight(*b, dtype) && b->dtype == w->dtype));
   if (as_they_lie && w->dtype == dtype) {
     f(w->as<const T>(), b == nullptr ? nullptr : b->as<const T>());
     return nullptr;
   }
-  const float* weight = w->dtype == F32 && is_aligned(w->data, 16) ? w->as<const float>() : widened(c.stream, *w, kScratchA);
+  const bool plain = offset == 0 && w->dtype == F32 && is_aligned(w->data, 16);
+  const float* weight = plain ? w->as<const float>() : widened(c.stream, *w, kScratchA, offset);
   const float* bias = nullptr;
   if (b != nullptr) bias = b->dtype == F32 && is_aligned(b->data, 16) ? b->as<const float>() : widened(c.stream, *b, kScratchB);
   if (weight == nullptr || (b != nullptr && bias == nullptr)) return kNoWorkspace;
@@ -234,14 +236,15 @@ template <bool Layer, bool Residual, class T, class W> static void launch_norm(c
     norm_forward<Layer, Residual, 512, 8><<<rows, 512, 0, stream>>>(p);
 }
 
-// The kernel of both ops, whose shapes are checked: inputs x, w, (b), (residual); outputs y, stats, (h).
+// The kernel of both ops, whose shapes are checked: inputs x, w, (b), (residual); outputs y, stats, (h); attributes eps, and RMS norm's
+// offset of w.
 template <bool Layer> static const char* run_norm(const Call& c, const View* residual) {
   const View &x = c.in[0], &w = c.in[1], &y = c.out[0];
   if (x.numel == 0) return nullptr;
   const char* error = nullptr;
   by_float(x.dtype, [&](auto t) {
     using T = typename decltype(t)::type;
-    error = with_weights<T>(c, x.dtype, &w, Layer ? &c.in[2] : nullptr, [&](auto weight, auto bias) {
+    error = with_weights<T>(c, x.dtype, &w, Layer ? &c.in[2] : nullptr, Layer ? 0.0f : float(c.attrs[1]), [&](auto weight, auto bias) {
       using W = std::remove_const_t<std::remove_pointer_t<decltype(weight)>>;
       NormForward<T, W> p{};
       p.x = x.as<const T>(), p.w = weight, p.b = bias, p.y = y.as<T>(), p.stats = c.out[1].as<float>();

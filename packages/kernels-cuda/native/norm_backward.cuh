@@ -260,7 +260,8 @@ static void launch_norm_backward(cudaStream_t stream, const NormBackward<T, W>& 
   }
 }
 
-// The kernel of both ops, whose shapes are checked: inputs dy, h, w, stats, (dh); outputs dx, dw, (db); attributes accumulate.
+// The kernel of both ops, whose shapes are checked: inputs dy, h, w, stats, (dh); outputs dx, dw, (db); attributes accumulate, and RMS norm's
+// offset of w.
 template <bool Layer> static const char* run_norm_backward(const Call& c) {
   const View &dy = c.in[0], &h = c.in[1], &w = c.in[2], &stats = c.in[3], &dx = c.out[0];
   const View* dh = c.n_in > 4 ? &c.in[4] : nullptr;
@@ -282,7 +283,7 @@ template <bool Layer> static const char* run_norm_backward(const Call& c) {
       return;
     }
     lines = partial;
-    error = with_weights<T>(c, h.dtype, &w, nullptr, [&](auto weight, auto) {
+    error = with_weights<T>(c, h.dtype, &w, nullptr, Layer ? 0.0f : float(c.attrs[1]), [&](auto weight, auto) {
       using W = std::remove_const_t<std::remove_pointer_t<decltype(weight)>>;
       NormBackward<T, W> p{};
       p.dy = dy.as<const T>(), p.h = h.as<const T>(), p.dh = dh == nullptr ? nullptr : dh->as<const T>();

@@ -120,13 +120,16 @@ export class RMSNorm extends Module<[Tensor, Tensor?], { y: Tensor; sum: Tensor 
   constructor(
     size: number,
     readonly eps = 1e-6,
+    /** Added to the weights, which then begin at 1 less. */
+    readonly offset = 0,
   ) {
     super();
-    this.weight = new Parameter([size], init.constant(1));
+    this.weight = new Parameter([size], init.constant(1 - offset));
   }
 
   forward(x: Tensor, residual?: Tensor): { y: Tensor; sum: Tensor } {
-    if (residual) return rmsNorm(x, this.weight, { eps: this.eps, residual });
-    return { y: rmsNorm(x, this.weight, { eps: this.eps }).y, sum: x };
+    const { eps, offset } = this;
+    if (residual) return rmsNorm(x, this.weight, { eps, offset, residual });
+    return { y: rmsNorm(x, this.weight, { eps, offset }).y, sum: x };
   }
 }

@@ -1,4 +1,5 @@
 import { defineOp } from './define-op.js';
+import { gegluBackward, gegluOp } from './geglu.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { launch } from './launch.js';
 import { swigluBackward, swigluOp } from './swiglu.js';
@@ -44,5 +45,24 @@ export const geluBackwardRecompute = defineOp<{ tanh: number }>({
   samples: (r) => [
     { inputs: [r.randn(1037), r.uniform(-8, 8, 1037)], attrs: { tanh: 1 } },
     { inputs: [r.randn(16, 200), r.uniform(-8, 8, 16, 200)], attrs: { tanh: 0 } },
+  ],
+});
+
+/** Inputs dy, x; outputs dx, y: `geglu_backward` together with `geglu`, likewise. */
+export const gegluBackwardRecompute = defineOp<{ tanh: number }>({
+  name: 'geglu_backward_recompute',
+  attrs: ['tanh'],
+  infer: (inputs) => swigluBackwardRecompute.infer(inputs, {}),
+  reference([dy, x], attrs, [dx, y]) {
+    gegluBackward.reference([dy!, x!], attrs, [dx!]);
+    gegluOp.reference([x!], attrs, [y!]);
+  },
+  compose([dy, x], attrs, [dx, y]) {
+    launch(gegluBackward, [dy!, x!], [dx!], attrs);
+    launch(gegluOp, [x!], [y!], attrs);
+  },
+  samples: (r) => [
+    { inputs: [r.randn(7, 101), r.uniform(-9, 9, 7, 202)], attrs: { tanh: 1 } },
+    { inputs: [r.randn(37, 64), r.uniform(-9, 9, 37, 128)], attrs: { tanh: 0 } },
   ],
 });

@@ -1,6 +1,6 @@
 // One line for each op file: `ops` is what the op contract walks.
 import { accumulate } from './accumulate.js';
-import { geluBackwardRecompute, swigluBackwardRecompute } from './activation-recompute.js';
+import { gegluBackwardRecompute, geluBackwardRecompute, swigluBackwardRecompute } from './activation-recompute.js';
 import { adagradOp } from './adagrad.js';
 import { adamwOp } from './adamw.js';
 import { adamw8bitOp, decode8bit } from './adamw-8bit.js';
@@ -22,6 +22,7 @@ import { fp8Advance } from './fp8-advance.js';
 import { fp8Cast } from './fp8-cast.js';
 import { fp8Matmul } from './fp8-matmul.js';
 import { fp8Swiglu, fp8SwigluBackward } from './fp8-swiglu.js';
+import { gegluBackward, gegluOp } from './geglu.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { gradNorm, sumSquares } from './grad-norm.js';
 import { headNormBackward, headNormOp } from './head-norm.js';
@@ -46,6 +47,7 @@ import { mulOp } from './mul.js';
 import { blend, muonMomentum, normalize } from './muon.js';
 import { dequantize, quantize } from './quantize.js';
 import { randomNormal, randomUniform } from './random-normal.js';
+import { reluBackward, reluOp } from './relu.js';
 import { rmsNormBackward, rmsNormOp } from './rms-norm.js';
 import { ropeOp } from './rope.js';
 import { routeBackward, routeOp } from './route.js';
@@ -53,7 +55,9 @@ import { loadBalanceBackward, loadBalanceOp, routerLoadBackward, routerLoadOp } 
 import { penalizeTokensOp, sampleTokenOp } from './sample-token.js';
 import { scaleOp } from './scale.js';
 import { sgdOp } from './sgd.js';
+import { softcapBackward, softcapOp } from './softcap.js';
 import { softmaxBackward, softmaxOp } from './softmax.js';
+import { swapHeadsOp } from './swap-heads.js';
 import { swigluBackward, swigluOp } from './swiglu.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: ops differ in their attributes
@@ -90,6 +94,9 @@ export const ops: readonly Op<any>[] = [
   fp8Matmul,
   fp8Swiglu,
   fp8SwigluBackward,
+  gegluOp,
+  gegluBackward,
+  gegluBackwardRecompute,
   geluOp,
   geluBackward,
   geluBackwardRecompute,
@@ -127,6 +134,8 @@ export const ops: readonly Op<any>[] = [
   quantize,
   randomNormal,
   randomUniform,
+  reluOp,
+  reluBackward,
   rmsNormOp,
   rmsNormBackward,
   ropeOp,
@@ -137,9 +146,12 @@ export const ops: readonly Op<any>[] = [
   routerLoadBackward,
   scaleOp,
   sgdOp,
+  softcapOp,
+  softcapBackward,
   softmaxOp,
   softmaxBackward,
   sumSquares,
+  swapHeadsOp,
   swigluOp,
   swigluBackward,
   swigluBackwardRecompute,
@@ -155,6 +167,7 @@ export { dropout } from './dropout.js';
 export { CODE_BLOCK } from './dynamic-code.js';
 export { embedding } from './embedding.js';
 export { type ExpertWeights, experts } from './experts.js';
+export { geglu } from './geglu.js';
 export { gelu } from './gelu.js';
 export { headNorm } from './head-norm.js';
 export { jitter } from './jitter.js';
@@ -176,13 +189,16 @@ export {
   scalesOf,
 } from './quantized-format.js';
 export { Random } from './random-samples.js';
+export { relu } from './relu.js';
 export { rmsNorm } from './rms-norm.js';
 export { rope } from './rope.js';
 export { type Routing, route } from './route.js';
 export { loadBalance, routerLoad } from './router-load.js';
 export { penalizeTokens, type SampleOptions, sampleToken } from './sample-token.js';
 export { scale } from './scale.js';
+export { softcap } from './softcap.js';
 export { softmax } from './softmax.js';
+export { swapHeads } from './swap-heads.js';
 export { swiglu } from './swiglu.js';
 export {
   accumulate,

@@ -10,11 +10,12 @@ import { launch } from './launch.js';
 /**
  * Mean cross-entropy of softmax(x w') against labels, the head and the loss in one op: logits [N, V] exist only a chunk of
  * rows at a time, and backward computes them again. Inputs x [..., C] of N rows, w [V, C], labels i32 of N elements; outputs loss
- * f32 [] (mean over labels that are not ignoreIndex; 0 if there are none) and lse f32 [N].
+ * f32 [] (mean over labels that are not ignoreIndex; 0 if there are none) and lse f32 [N]. With `softcap` a logit l is softcap
+ * tanh(l / softcap); 0: as it is.
  */
-export const linearCrossEntropyOp = defineOp<{ ignoreIndex: number }>({
+export const linearCrossEntropyOp = defineOp<{ ignoreIndex: number; softcap: number }>({
   name: 'linear_cross_entropy',
-  attrs: ['ignoreIndex'],
+  attrs: ['ignoreIndex', 'softcap'],
   infer([x, w, labels]) {
     expectFloat('linear_cross_entropy', 'x', x!);
     expect(w!.shape.length === 2 && columns(w!) === columns(x!), 'linear_cross_entropy', `w of shape [vocabulary, ${columns(x!)}]`, w!);
@@ -30,11 +31,11 @@ export const linearCrossEntropyOp = defineOp<{ ignoreIndex: number }>({
       { shape: [rows], dtype: 'f32' },
     ];
   },
-  reference([x, w, labels], { ignoreIndex }, [loss, lse]) {
+  reference([x, w, labels], { ignoreIndex, softcap }, [loss, lse]) {
     let sum = 0;
     let valid = 0;
     for (const [row, label] of labels!.data.entries()) {
-      const logits = logitsOf(x!, w!, row);
+      const logits = logitsOf(x!, w!, row, softcap);
       const max = logits.reduce((a, v) => Math.max(a, v), Number.NEGATIVE_INFINITY);
       lse!.data[row] = max + Math.log(logits.reduce((a, v) => a + Math.exp(v - max), 0));
       if (label === ignoreIndex) continue;
@@ -52,36 +53,44 @@ export const linearCrossEntropyOp = defineOp<{ ignoreIndex: number }>({
     });
   },
   samples: (r) => [
-    { inputs: [r.randn(6, 5), r.randn(7, 5), r.ints(7, 6)], attrs: { ignoreIndex: -100 } },
+    { inputs: [r.randn(6, 5), r.randn(7, 5), r.ints(7, 6)], attrs: { ignoreIndex: -100, softcap: 0 } },
     {
       inputs: [r.randn(2, 3, 5), r.randn(7, 5), hostTensor([2, 3], 'i32', [1, -100, 0, 6, -100, 3])],
-      attrs: { ignoreIndex: -100 },
+      attrs: { ignoreIndex: -100, softcap: 0 },
       note: 'some ignored',
     },
     {
       inputs: [r.randn(2, 5), r.randn(7, 5), hostTensor([2], 'i32', [-100, -100])],
-      attrs: { ignoreIndex: -100 },
+      attrs: { ignoreIndex: -100, softcap: 0 },
       differentiable: [],
       note: 'all ignored',
     },
-    { inputs: [r.randn(150, 33), r.randn(301, 33), r.ints(301, 150)], attrs: { ignoreIndex: 0 }, differentiable: [] },
+    { inputs: [r.randn(150, 33), r.randn(301, 33), r.ints(301, 150)], attrs: { ignoreIndex: 0, softcap: 0 }, differentiable: [] },
+    { inputs: [r.randn(6, 5), r.randn(7, 5), r.ints(7, 6)], attrs: { ignoreIndex: -100, softcap: 2 }, note: 'soft cap' },
+    {
+      inputs: [r.randn(150, 33), r.randn(301, 33), r.ints(301, 150)],
+      attrs: { ignoreIndex: 0, softcap: 5 },
+      differentiable: [],
+      note: 'soft cap',
+    },
   ],
 });
 
 /** Inputs dloss f32 [], x, w, labels, lse; outputs dx, dw (added to when accumulate). */
-export const linearCrossEntropyBackward = defineOp<{ ignoreIndex: number; accumulate: number }>({
+export const linearCrossEntropyBackward = defineOp<{ ignoreIndex: number; accumulate: number; softcap: number }>({
   name: 'linear_cross_entropy_backward',
-  attrs: ['ignoreIndex', 'accumulate'],
+  attrs: ['ignoreIndex', 'accumulate', 'softcap'],
   infer: ([, x, w]) => [x!, w!].map(({ shape, dtype }) => ({ shape, dtype })),
-  reference([dloss, x, w, labels, lse], { ignoreIndex, accumulate }, [dx, dw]) {
+  reference([dloss, x, w, labels, lse], { ignoreIndex, accumulate, softcap }, [dx, dw]) {
     const size = columns(x!);
     const valid = labels!.data.reduce((n, label) => n + Number(label !== ignoreIndex), 0);
     dx!.data.fill(0);
     if (!accumulate) dw!.data.fill(0);
     for (const [row, label] of labels!.data.entries()) {
       if (label === ignoreIndex) continue;
-      for (const [v, logit] of logitsOf(x!, w!, row).entries()) {
-        const g = (dloss!.data[0]! / valid) * (Math.exp(logit - lse!.data[row]!) - Number(v === label));
+      for (const [v, logit] of logitsOf(x!, w!, row, softcap).entries()) {
+        const slope = softcap > 0 ? 1 - (logit / softcap) ** 2 : 1;
+        const g = (dloss!.data[0]! / valid) * (Math.exp(logit - lse!.data[row]!) - Number(v === label)) * slope;
         for (let i = 0; i < size; i++) {
           dx!.data[row * size + i]! += g * w!.data[v * size + i]!;
           dw!.data[v * size + i]! += g * x!.data[row * size + i]!;
@@ -91,8 +100,9 @@ export const linearCrossEntropyBackward = defineOp<{ ignoreIndex: number; accumu
   },
   samples: (r) =>
     [
-      { x: r.randn(150, 33), w: r.randn(301, 33), labels: r.ints(301, 150), attrs: { ignoreIndex: 0, accumulate: 1 } },
-      { x: r.randn(6, 5), w: r.randn(7, 5), labels: r.ints(7, 6), attrs: { ignoreIndex: -100, accumulate: 0 } },
+      { x: r.randn(150, 33), w: r.randn(301, 33), labels: r.ints(301, 150), attrs: { ignoreIndex: 0, accumulate: 1, softcap: 0 } },
+      { x: r.randn(6, 5), w: r.randn(7, 5), labels: r.ints(7, 6), attrs: { ignoreIndex: -100, accumulate: 0, softcap: 0 } },
+      { x: r.randn(150, 33), w: r.randn(301, 33), labels: r.ints(301, 150), attrs: { ignoreIndex: 0, accumulate: 1, softcap: 5 } },
     ].map(({ x, w, labels, attrs }) => {
       const [loss, lse] = [hostTensor([], 'f32'), hostTensor([rowsOf(x)], 'f32')];
       linearCrossEntropyOp.reference([x, w, labels], attrs, [loss, lse]);
@@ -105,19 +115,19 @@ export const linearCrossEntropyBackward = defineOp<{ ignoreIndex: number; accumu
  * for all. Outputs loss f32 [], valid f32 [] (labels that are not ignoreIndex), and the gradients of the sum of the rows' losses:
  * dx like x, dw f32 [V, C]. Backward scales them by dloss / valid.
  */
-export const linearCrossEntropyFused = defineOp<{ ignoreIndex: number }>({
+export const linearCrossEntropyFused = defineOp<{ ignoreIndex: number; softcap: number }>({
   name: 'linear_cross_entropy_fused',
-  attrs: ['ignoreIndex'],
+  attrs: ['ignoreIndex', 'softcap'],
   infer([x, w, labels], attrs) {
     const [loss] = linearCrossEntropyOp.infer([x!, w!, labels!], attrs);
     return [loss!, loss!, { shape: x!.shape, dtype: x!.dtype }, { shape: w!.shape, dtype: 'f32' }];
   },
-  reference([x, w, labels], { ignoreIndex }, [loss, valid, dx, dw]) {
+  reference([x, w, labels], attrs, [loss, valid, dx, dw]) {
     const lse = hostTensor([rowsOf(x!)], 'f32');
-    linearCrossEntropyOp.reference([x!, w!, labels!], { ignoreIndex }, [loss!, lse]);
-    valid!.data[0] = labels!.data.reduce((n, label) => n + Number(label !== ignoreIndex), 0);
+    linearCrossEntropyOp.reference([x!, w!, labels!], attrs, [loss!, lse]);
+    valid!.data[0] = labels!.data.reduce((n, label) => n + Number(label !== attrs.ignoreIndex), 0);
     // A dloss of `valid` undoes the mean.
-    linearCrossEntropyBackward.reference([valid!, x!, w!, labels!, lse], { ignoreIndex, accumulate: 0 }, [dx!, dw!]);
+    linearCrossEntropyBackward.reference([valid!, x!, w!, labels!, lse], { ...attrs, accumulate: 0 }, [dx!, dw!]);
   },
   saves: { outputs: [1, 2, 3] },
   vjp({ output, grad, into }) {
@@ -148,16 +158,24 @@ export const linearCrossEntropyFusedBackward = defineOp<{ accumulate: number }>(
     })),
 });
 
-/** Mean cross-entropy (nats) of a language model's head. A label equal to `ignoreIndex` counts for nothing. */
-export function linearCrossEntropy(x: Argument, w: Argument, labels: Tensor, ignoreIndex = -100): Tensor {
+export interface LinearCrossEntropyOptions {
+  /** A label that counts for nothing; default -100. */
+  readonly ignoreIndex?: number;
+  /** Logits l become softcap tanh(l / softcap); default 0: they stay. */
+  readonly softcap?: number;
+}
+
+/** Mean cross-entropy (nats) of a language model's head. */
+export function linearCrossEntropy(x: Argument, w: Argument, labels: Tensor, options: LinearCrossEntropyOptions = {}): Tensor {
+  const attrs = { ignoreIndex: options.ignoreIndex ?? -100, softcap: options.softcap ?? 0 };
   const supported = () => {
-    const types = linearCrossEntropyFused.infer([x, w, labels], { ignoreIndex }).map(({ dtype }) => dtype);
+    const types = linearCrossEntropyFused.infer([x, w, labels], attrs).map(({ dtype }) => dtype);
     return labels.device.backend.supports(linearCrossEntropyFused.name, [x.dtype, w.dtype, labels.dtype, ...types]);
   };
   if (!isRecording() || !wantsGradient(x) || !wantsGradient(w) || !supported()) {
-    return apply(linearCrossEntropyOp, [x, w, labels], { ignoreIndex })[0]!;
+    return apply(linearCrossEntropyOp, [x, w, labels], attrs)[0]!;
   }
-  const [loss, ...kept] = apply(linearCrossEntropyFused, [x, w, labels], { ignoreIndex });
+  const [loss, ...kept] = apply(linearCrossEntropyFused, [x, w, labels], attrs);
   for (const tensor of kept) tensor.dispose(); // backward holds them, and frees dw (as large as w) as soon as it has run
   return loss!;
 }
@@ -166,11 +184,11 @@ function wantsGradient(argument: Argument): boolean {
   return argument instanceof Parameter ? argument.requiresGrad : argument.node !== null;
 }
 
-function logitsOf(x: HostTensor, w: HostTensor, row: number): Float64Array {
+function logitsOf(x: HostTensor, w: HostTensor, row: number, softcap: number): Float64Array {
   const size = columns(x);
   return Float64Array.from({ length: w.shape[0]! }, (_, v) => {
     let sum = 0;
     for (let i = 0; i < size; i++) sum += x.data[row * size + i]! * w.data[v * size + i]!;
-    return sum;
+    return softcap > 0 ? softcap * Math.tanh(sum / softcap) : sum;
   });
 }

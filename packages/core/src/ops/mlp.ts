@@ -3,17 +3,22 @@ import { empty } from '../tensor/create.js';
 import { hostTensor } from '../tensor/host.js';
 import { scope } from '../tensor/scope.js';
 import type { Tensor, TensorSpec } from '../tensor/tensor.js';
-import { geluBackwardRecompute, swigluBackwardRecompute } from './activation-recompute.js';
+import { gegluBackwardRecompute, geluBackwardRecompute, swigluBackwardRecompute } from './activation-recompute.js';
 import { type Attrs, defineOp, type Op, type VjpContext } from './define-op.js';
+import { gegluBackward, gegluOp } from './geglu.js';
 import { geluBackward, geluOp } from './gelu.js';
 import { launch } from './launch.js';
 import { type LinearLayout, linearOp } from './linear.js';
 import { linearGelu, linearGeluBackward } from './linear-gelu.js';
+import { reluBackward, reluOp } from './relu.js';
 import { swigluBackward, swigluOp } from './swiglu.js';
 
-/** 'gelu' is exact, 'gelu_tanh' GPT-2's approximation; 'swiglu' takes the halves [gate | up] of what the first maps give. */
-export type MlpActivation = 'gelu' | 'gelu_tanh' | 'swiglu';
-const ACTIVATIONS: readonly MlpActivation[] = ['gelu', 'gelu_tanh', 'swiglu'];
+/**
+ * 'gelu' is exact, 'gelu_tanh' GPT-2's approximation; 'swiglu', 'geglu' and 'geglu_tanh' take the halves [gate | up] of what the first
+ * maps give.
+ */
+export type MlpActivation = 'gelu' | 'gelu_tanh' | 'swiglu' | 'relu' | 'geglu' | 'geglu_tanh';
+const ACTIVATIONS: readonly MlpActivation[] = ['gelu', 'gelu_tanh', 'swiglu', 'relu', 'geglu', 'geglu_tanh'];
 
 interface MlpAttrs extends Record<string, number> {
   /** Weights of the first map, whose columns lie side by side. */
@@ -99,8 +104,11 @@ export const mlpOp = defineOp<MlpAttrs>({
       const da = activated(act, h);
       linearOp.vjp!({ ...lastMap, wants: (i) => i === 0, into: () => ({ tensor: da, accumulate: 0 }) });
       dh = empty(h.device, h.shape, h.dtype);
-      if (wants(end)) launch(act.backwardRecompute, [da, h], [dh, a], act.attrs);
-      else launch(act.backward, [da, h], [dh], act.attrs);
+      if (wants(end) && act.backwardRecompute) launch(act.backwardRecompute, [da, h], [dh, a], act.attrs);
+      else {
+        launch(act.backward, [da, h], [dh], act.attrs);
+        if (wants(end)) launch(act.forward, [h], [a], act.attrs);
+      }
       da.dispose();
     } else if (wants(end)) launch(act.forward, [h], [a], act.attrs);
     linearOp.vjp!(lastMap);
@@ -122,6 +130,12 @@ export const mlpOp = defineOp<MlpAttrs>({
         attrs: { n: 2, hasBias: 1, layout: 0, activation: 2 },
         note: 'gate and up with biases',
       },
+      {
+        inputs: [r.randn(6, 5), r.randn(8, 5), r.randn(5, 4)],
+        attrs: { n: 1, hasBias: 0, layout: 0, activation: 5 },
+        note: 'gate and up packed',
+      },
+      { inputs: [r.randn(6, 5), r.randn(7, 5), r.randn(7), r.randn(4, 7), r.randn(4)], attrs: { ...gelu, layout: 0, activation: 3 } },
     ];
   },
 });
@@ -149,20 +163,25 @@ interface Activation {
   readonly attrs: Attrs;
   readonly forward: Op;
   readonly backward: Op;
-  readonly backwardRecompute: Op;
+  /** Both in one pass. */
+  readonly backwardRecompute?: Op;
+}
+
+const swigluActivation = { attrs: {}, forward: swigluOp, backward: swigluBackward, backwardRecompute: swigluBackwardRecompute };
+const reluActivation = { attrs: {}, forward: reluOp, backward: reluBackward };
+const geluActivation = { forward: geluOp, backward: geluBackward, backwardRecompute: geluBackwardRecompute };
+const gegluActivation = { forward: gegluOp, backward: gegluBackward, backwardRecompute: gegluBackwardRecompute };
+
+function activationOf(name: MlpActivation): Activation {
+  if (name === 'swiglu') return swigluActivation;
+  if (name === 'relu') return reluActivation;
+  const ops = name.startsWith('geglu') ? gegluActivation : geluActivation;
+  return { attrs: { tanh: Number(name.endsWith('tanh')) }, ...(ops as unknown as Omit<Activation, 'attrs'>) };
 }
 
 /** The pieces as ops of their own: inputs before `end` are those of the first map, the rest are the last's after its input. */
 function partsOf({ n, hasBias, layout, activation }: MlpAttrs) {
-  const act: Activation =
-    ACTIVATIONS[activation] === 'swiglu'
-      ? { attrs: {}, forward: swigluOp, backward: swigluBackward, backwardRecompute: swigluBackwardRecompute }
-      : {
-          attrs: { tanh: Number(ACTIVATIONS[activation] === 'gelu_tanh') },
-          forward: geluOp as unknown as Op,
-          backward: geluBackward as unknown as Op,
-          backwardRecompute: geluBackwardRecompute as unknown as Op,
-        };
+  const act = activationOf(ACTIVATIONS[activation]!);
   return { act, first: { n, hasBias, layout }, last: { n: 1, hasBias, layout }, end: 1 + n * (1 + hasBias) };
 }
 

@@ -68,6 +68,7 @@ static void attend(const Attention& a, const T* qkv, int64_t b, int64_t h, int64
   copy_rows(qkv + (b * a.length + i0) * a.token() + h * a.d, a.token(), m, a.d, (float)(a.scale * kLog2E), q, a.row());
   const int64_t end = a.causal ? i0 + m : a.length;
   const int64_t begin = first_block(a, b, i0);
+  const double slope = alibi_slope(h, a.heads);
   for (int64_t j0 = begin; j0 < end; j0 += kKeys) {
     const int64_t n = smaller(kKeys, end - j0);
     scores(a, q, i0, m, keys, j0, n, s);
@@ -80,6 +81,7 @@ static void attend(const Attention& a, const T* qkv, int64_t b, int64_t h, int64
         if (j0 == begin) r.max[i] = kNone, r.sum[i] = 0;
         continue;
       }
+      if (a.bent()) bend(a, slope, i0 + i, j0, seen, row, nullptr);
       for (int64_t j = 0; j < hidden; j++) row[j] = kNone;
       soften(row, seen, width, out + i * a.row(), a.d, j0 == begin, r.max[i], r.sum[i]);
       if (hidden > 0) clear(row, 0, hidden);
@@ -165,7 +167,7 @@ KERNEL(attention, kFloats) {
 //   dv += w' dy;   ds = w (dy v' - rowsum(dy y));   dq = scale ds k;   dk += scale ds' q
 struct Copies {
   float *k_columns, *v_columns, *k, *dk, *dv;                     // of the head
-  float *s, *ds, *q, *dy, *dq, *factors, *lse, *delta;  // of a block of queries
+  float *s, *ds, *q, *dy, *dq, *factors, *slopes, *lse, *delta;   // of a block of queries
 };
 
 static int64_t lay_out(const Attention& a, float* base, Copies& r) {
@@ -176,7 +178,7 @@ static int64_t lay_out(const Attention& a, float* base, Copies& r) {
   r.s = take(kBackwardQueries * kScoreRow), r.ds = take(kBackwardQueries * kScoreRow);
   const int64_t rows = kBackwardQueries * a.row() + NR;
   r.q = take(rows), r.dy = take(rows), r.dq = take(rows);
-  r.factors = take(kFactors), r.lse = take(kBackwardQueries), r.delta = take(kBackwardQueries);
+  r.factors = take(kFactors), r.slopes = take(kScoreRow), r.lse = take(kBackwardQueries), r.delta = take(kBackwardQueries);
   return at - base;
 }
 
@@ -191,6 +193,13 @@ static void soften_gradient(float* s, float* ds, int64_t seen, int64_t width, fl
   }
   clear(s, seen, width);
   clear(ds, seen, width);
+}
+
+static void multiply(float* x, const float* by, int64_t n) {
+  for (int64_t j = 0; j < n; j += VL) {
+    const int64_t lanes = smaller(VL, n - j);
+    store(x + j, load(x + j, lanes) * load(by + j, lanes), lanes);
+  }
 }
 
 template <class T> struct Gradients {
@@ -217,6 +226,7 @@ static void attend_backward(const Attention& a, const Gradients<T>& g, int64_t b
   }
   const int64_t end = a.causal ? i0 + m : a.length;
   const int64_t begin = first_block(a, b, i0);
+  const double slope = alibi_slope(h, a.heads);
   for (int64_t j0 = begin; j0 < end; j0 += kKeys) {
     const int64_t n = smaller(kKeys, end - j0);
     scores(a, r.q, i0, m, r.k_columns, j0, n, r.s);
@@ -226,7 +236,9 @@ static void attend_backward(const Attention& a, const Gradients<T>& g, int64_t b
       const float* factor = nullptr;
       if (a.dropout > 0 && seen > 0)
         factor = dropout_factors(a.key, (uint64_t)(((b * a.heads + h) * a.length + i0 + i) * a.length + j0), seen, a.dropout, r.factors);
+      if (a.bent()) bend(a, slope, i0 + i, j0, seen, r.s + i * kScoreRow, r.slopes);
       soften_gradient(r.s + i * kScoreRow, r.ds + i * kScoreRow, seen, width, r.lse[i], r.delta[i], factor);
+      if (a.softcap > 0) multiply(r.ds + i * kScoreRow, r.slopes, seen);
       const int64_t hidden = hidden_keys(a, b, i0 + i, j0, seen);
       if (hidden > 0) clear(r.s + i * kScoreRow, 0, hidden), clear(r.ds + i * kScoreRow, 0, hidden);
     }

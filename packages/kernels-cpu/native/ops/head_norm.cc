@@ -7,18 +7,17 @@ namespace DS_ISA_NS {
 
 struct Heads {
   int64_t heads, normed, d, width;  // query heads; query and key heads; elements of a head, of a row
-  float offset;
-  const float *wq, *wk;
+  const float *wq, *wk;  // with the offset
   const float* weight(int64_t head) const { return head < heads ? wq : wk; }
 };
 
 static const char* read_heads(const char* op, const Call& c, const View& qkv, const View& wq, const View& wk, Heads& s) {
   s.heads = (int64_t)c.attrs[0], s.d = (int64_t)c.attrs[2];
-  s.normed = s.heads + (int64_t)c.attrs[1], s.width = qkv.cols(), s.offset = (float)c.attrs[4];
+  s.normed = s.heads + (int64_t)c.attrs[1], s.width = qkv.cols();
   if (s.width != (s.normed + (int64_t)c.attrs[1]) * s.d || wq.numel != s.d || wk.numel != s.d)
     return error_text("%s: %lld query and %lld key/value heads of %lld in rows of %lld, weights of %lld and %lld", op, (long long)s.heads,
                       (long long)c.attrs[1], (long long)s.d, (long long)s.width, (long long)wq.numel, (long long)wk.numel);
-  s.wq = widened(wq, 0), s.wk = widened(wk, 2);
+  s.wq = widened(wq, 0, (float)c.attrs[4]), s.wk = widened(wk, 2, (float)c.attrs[4]);
   return s.wq == nullptr || s.wk == nullptr ? kNoWorkspace : nullptr;
 }
 
@@ -43,7 +42,7 @@ KERNEL(head_norm, kFloats) {
             sum[part] = fused(v, v, sum[part]);
           });
           const float rstd = 1.0f / __builtin_sqrtf(sum_parts(sum) / (float)s.d + eps);
-          for_vectors(0, s.d, [&](int64_t i, auto n) { store(out + i, load(in + i, n) * rstd * (load(w + i, n) + s.offset), n); });
+          for_vectors(0, s.d, [&](int64_t i, auto n) { store(out + i, load(in + i, n) * rstd * load(w + i, n), n); });
           stats.as<float>()[row * s.normed + head] = rstd;
         }
         if (from != to) memcpy(to + s.normed * s.d, from + s.normed * s.d, (size_t)(s.width - s.normed * s.d) * sizeof(T));
@@ -81,12 +80,12 @@ KERNEL(head_norm_backward, kFloats) {
             vf sum[kParts] = {};
             for_parts(s.d, [&](int part, int64_t i, auto n) {
               vf d = load(grad + i, n), xhat = load(in + i, n) * rstd;
-              sum[part] = fused(d * (load(w + i, n) + s.offset), keep(xhat, n), sum[part]);
+              sum[part] = fused(d * load(w + i, n), keep(xhat, n), sum[part]);
               store(dw + i, fused(d, xhat, load(dw + i, n)), n);
             });
             const float mean = sum_parts(sum) / (float)s.d;
             for_vectors(0, s.d, [&](int64_t i, auto n) {
-              vf xhat = load(in + i, n) * rstd, g = load(grad + i, n) * (load(w + i, n) + s.offset);
+              vf xhat = load(in + i, n) * rstd, g = load(grad + i, n) * load(w + i, n);
               store(out + i, fused(xhat, splat(-mean), g) * rstd, n);
             });
           }

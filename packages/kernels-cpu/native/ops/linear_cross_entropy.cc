@@ -18,9 +18,11 @@ struct Head {
   int32_t ignored;
   int64_t valid;
   int64_t block_rows, block_columns;
+  float softcap;  // logits l are softcap tanh(l / softcap); 0: as they are
 };
 
-static const char* read_head(const Call& c, int first, double ignored, const char* op, Head& h) {
+static const char* read_head(const Call& c, int first, double ignored, double softcap, const char* op, Head& h) {
+  h.softcap = (float)softcap;
   h.n = c.in[first].rows(), h.c = c.in[first].cols(), h.v = c.in[first + 1].dims[0];
   h.labels = c.in[first + 2].as<int32_t>(), h.ignored = (int32_t)ignored, h.valid = 0;
   if (c.in[first + 1].cols() != h.c || c.in[first + 2].numel != h.n)
@@ -45,7 +47,17 @@ template <class T> static bool logits(const View& x, const View& w, const Head& 
   g.a = x.as<T>() + i * h.c, g.lda = h.c;
   g.b = whole(w.as<T>() + j * h.c, h.c, true, n);
   g.c = block, g.ldc = n;
-  return gemm(g);
+  if (!gemm(g)) return false;
+  if (h.softcap > 0) {
+    const float cap = h.softcap, inverse = 1 / cap;
+    parallel(m, 16, [&](int64_t begin, int64_t end, int) {
+      for (int64_t at = begin * n; at < end * n; at += VL) {
+        const int64_t lanes = smaller(VL, end * n - at);
+        store(block + at, vtanh(load(block + at, lanes) * inverse) * cap, lanes);
+      }
+    });
+  }
+  return true;
 }
 
 // ---- forward -------------------------------------------------------------------------------------------
@@ -106,19 +118,30 @@ template <class T> static const char* forward(const Call& c, const Head& h) {
 
 KERNEL(linear_cross_entropy, kFloats) {
   Head h;
-  if (const char* error = read_head(c, 0, c.attrs[0], "linear_cross_entropy", h)) return error;
+  if (const char* error = read_head(c, 0, c.attrs[0], c.attrs[1], "linear_cross_entropy", h)) return error;
   return by_float(c.in[0].dtype, [&](auto t) { return forward<decltype(t)>(c, h); });
 }
 
 // ---- backward ------------------------------------------------------------------------------------------
-// l becomes (e^(l - lse) - onehot(label)) * scale.
-static void softmax_gradient(float* l, int64_t n, float lse, int64_t label, float scale) {
+// l becomes (e^(l - lse) - onehot(label)) * scale, and with a soft cap times 1 - (l / softcap)^2, its derivative.
+static void softmax_gradient(float* l, int64_t n, float lse, int64_t label, float scale, float softcap) {
   const vf shift = splat(lse), factor = splat(scale);
+  const bool labelled = label >= 0 && label < n;
+  if (softcap > 0) {
+    const float inverse = 1 / softcap, bent = labelled ? l[label] * inverse : 0;
+    for (int64_t j = 0; j < n; j += VL) {
+      const int64_t lanes = smaller(VL, n - j);
+      vf at = load(l + j, lanes), part = at * inverse;
+      store(l + j, vexp(at - shift) * factor * (1.0f - part * part), lanes);
+    }
+    if (labelled) l[label] -= scale * (1.0f - bent * bent);
+    return;
+  }
   for (int64_t j = 0; j < n; j += VL) {
     const int64_t lanes = smaller(VL, n - j);
     store(l + j, vexp(load(l + j, lanes) - shift) * factor, lanes);
   }
-  if (label >= 0 && label < n) l[label] -= scale;
+  if (labelled) l[label] -= scale;
 }
 
 // One block's gradient times w or x, added to what earlier blocks left.
@@ -161,7 +184,7 @@ template <class T, class TW> static const char* backward(const Call& c, const He
           if (label == h.ignored)
             memset(block + r * n, 0, (size_t)n * sizeof(float));
           else
-            softmax_gradient(block + r * n, n, lse[i + r], label - j, scale);
+            softmax_gradient(block + r * n, n, lse[i + r], label - j, scale, h.softcap);
         }
       });
       const T *xs = x.as<T>() + i * h.c, *ws = w.as<T>() + j * h.c;
@@ -184,7 +207,7 @@ template <class T, class TW> static const char* backward(const Call& c, const He
 
 KERNEL(linear_cross_entropy_backward, kFloats) {
   Head h;
-  if (const char* error = read_head(c, 1, c.attrs[0], "linear_cross_entropy_backward", h)) return error;
+  if (const char* error = read_head(c, 1, c.attrs[0], c.attrs[2], "linear_cross_entropy_backward", h)) return error;
   const bool accumulate = c.attrs[1] != 0;
   return by_float(c.in[1].dtype, [&](auto t) -> const char* {
     using T = decltype(t);

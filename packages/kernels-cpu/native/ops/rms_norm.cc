@@ -1,5 +1,5 @@
 // RMSNorm (Zhang and Sennrich, 2019) with the residual addition fused in:
-//   h = x + residual (rounded to its storage type), y = h rstd w, rstd = 1 / sqrt(mean(h^2) + eps)
+//   h = x + residual (rounded to its storage type), y = h rstd (w + offset), rstd = 1 / sqrt(mean(h^2) + eps)
 // x, residual, h, y [rows, C]; w [C]; stats f32 [rows, 1] = rstd.
 #include "../norm.h"
 
@@ -23,7 +23,7 @@ KERNEL(rms_norm, kFloats) {
     return error_text("rms_norm: w has %lld elements, expected %lld", (long long)w.numel, (long long)C);
   if (has_residual && (c.n_out < 3 || c.in[2].numel != x.numel || c.in[2].dtype != x.dtype))
     return error_text("rms_norm: residual must be like x, and needs a third output h");
-  const float* weight = widened(w, 0);
+  const float* weight = widened(w, 0, (float)c.attrs[1]);
   if (weight == nullptr) return kNoWorkspace;
   const float eps = (float)c.attrs[0];
   return by_float(x.dtype, [&](auto t) -> const char* {
@@ -47,7 +47,7 @@ KERNEL(rms_norm, kFloats) {
   });
 }
 
-// With g = dy w and xhat = h rstd: dx = rstd (g - xhat mean(g xhat)) (+ dh), dw = sum over rows of dy xhat.
+// With g = dy (w + offset) and xhat = h rstd: dx = rstd (g - xhat mean(g xhat)) (+ dh), dw = sum over rows of dy xhat.
 KERNEL(rms_norm_backward, kFloats) {
   const View &dy = c.in[0], &h = c.in[1], &w = c.in[2], &stats = c.in[3], &dx = c.out[0];
   const int64_t C = h.cols(), rows = h.rows();
@@ -57,7 +57,7 @@ KERNEL(rms_norm_backward, kFloats) {
     return error_text("rms_norm_backward: dy, dh and dx must be like h [%lld, %lld], w [%lld], stats [%lld, 1]",
                       (long long)rows, (long long)C, (long long)C, (long long)rows);
   const RowChunks chunks = row_chunks(rows);
-  const float* weight = widened(w, 0);
+  const float* weight = widened(w, 0, (float)c.attrs[1]);
   float* partial = static_cast<float*>(scratch(-1, 1, (size_t)(chunks.count * C + 1) * sizeof(float)));
   if (weight == nullptr || partial == nullptr) return kNoWorkspace;
   by_float(h.dtype, [&](auto t) {

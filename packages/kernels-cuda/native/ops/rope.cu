@@ -1,6 +1,6 @@
-// Rotary position embedding (Su et al., "RoFormer", 2021), half-split as Llama does it: x [B, T, heads x D], pairs (i, i + D/2) of
-// each of the first `rotated` heads turn by sign * angle(position + t, i); the other heads are copied.
-// cos, sin [T', D/2], T' >= position + T. Where positions i32 [B, T] are given, they stand in for t.
+// Rotary position embedding (Su et al., "RoFormer", 2021), half-split as Llama does it: x [B, T, heads x D], pairs (i, i + R/2) of
+// the first R elements of each of the first `rotated` heads turn by sign * angle(position + t, i); the rest is copied.
+// cos, sin [T', R/2], T' >= position + T. Where positions i32 [B, T] are given, they stand in for t.
 #include "../elementwise.cuh"
 #include "../fault.cuh"
 
@@ -10,8 +10,8 @@ namespace {
 constexpr int kThreads = 256;
 
 struct Shape {
-  unsigned length, heads, rotated, vectors;  // vectors of N in half a head
-  int half;
+  unsigned length, heads, rotated, vectors;  // vectors of N in half of what turns in a head
+  int half, width;                           // of what turns; of a head
   int64_t position, table;  // of the first token; rows of the table
   const int* positions;     // of every token, or null
   Fault* fault;
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads)
   const unsigned rest = item / s.vectors, i = (item - rest * s.vectors) * N;
   const unsigned row_here = rest / s.heads, head = rest - row_here * s.heads;
   if (head >= s.rotated && x == y) return;
-  const int64_t row = first_row + row_here, base = (row * s.heads + head) * 2 * s.half + i;
+  const int64_t row = first_row + row_here, base = (row * s.heads + head) * s.width + i;
   Pack<T, N> low = load_pack<N>(x + base), high = load_pack<N>(x + base + s.half);
   if (head < s.rotated) {
     int64_t place = s.position + (s.positions == nullptr ? int64_t(unsigned(row) % s.length) : s.positions[row]);
@@ -54,6 +54,15 @@ __global__ void __launch_bounds__(kThreads)
   store_pack(y + base + s.half, high);
 }
 
+// Elements from 2 half on of every head, where a part of each turns. An item is N of them.
+template <int N, class T>
+__global__ void __launch_bounds__(kThreads) copy_rest_kernel(int64_t items, unsigned in_head, Shape s, const T* x, T* y) {
+  const int64_t item = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (item >= items) return;
+  const int64_t head = item / in_head, at = head * s.width + 2 * s.half + (item - head * in_head) * N;
+  store_pack(y + at, load_pack<N>(x + at));
+}
+
 template <int N, class T> void rotate(const Call& c, Shape s) {
   s.vectors = unsigned(s.half / N);
   const int64_t in_row = int64_t(s.vectors) * s.heads, rows = c.in[0].rows();
@@ -63,23 +72,29 @@ template <int N, class T> void rotate(const Call& c, Shape s) {
     rope_kernel<N><<<(items + kThreads - 1) / kThreads, kThreads, 0, c.stream>>>(
         items, row, s, c.in[0].as<const T>(), c.in[1].as<const float>(), c.in[2].as<const float>(), c.out[0].as<T>());
   }
+  const unsigned in_head = unsigned((s.width - 2 * s.half) / N);
+  const int64_t items = rows * s.heads * in_head;
+  if (items > 0 && c.in[0].data != c.out[0].data)
+    copy_rest_kernel<N><<<unsigned((items + kThreads - 1) / kThreads), kThreads, 0, c.stream>>>(items, in_head, s, c.in[0].as<const T>(),
+                                                                                               c.out[0].as<T>());
 }
 
 }  // namespace
 
 KERNEL(rope, kFloats) {
-  const int64_t rotated = int64_t(c.attrs[0]), d = int64_t(c.attrs[1]), position = int64_t(c.attrs[3]);
+  const int64_t rotated = int64_t(c.attrs[0]), d = int64_t(c.attrs[1]), position = int64_t(c.attrs[3]), turning = int64_t(c.attrs[4]);
   const View &x = c.in[0], &cos = c.in[1], &sin = c.in[2], &y = c.out[0];
-  if (d <= 0 || d % 2 != 0 || rotated * d > x.cols() || x.cols() % d != 0)
-    return error_text("rope: %lld heads of %lld in rows of %lld", (long long)rotated, (long long)d, (long long)x.cols());
+  if (turning <= 0 || turning % 2 != 0 || turning > d || rotated * d > x.cols() || x.cols() % d != 0)
+    return error_text("rope: %lld elements of %lld heads of %lld in rows of %lld", (long long)turning, (long long)rotated, (long long)d,
+                      (long long)x.cols());
   for (const View& table : {cos, sin})
-    if (table.dtype != F32 || table.cols() != d / 2 || position + x.dims[1] > table.dims[0])
+    if (table.dtype != F32 || table.cols() != turning / 2 || position + x.dims[1] > table.dims[0])
       return error_text("rope: position %lld of %lld angles, the table has %lld of %lld", (long long)(position + x.dims[1] - 1),
-                        (long long)(d / 2), (long long)table.dims[0], (long long)table.cols());
+                        (long long)(turning / 2), (long long)table.dims[0], (long long)table.cols());
   if (y.numel != x.numel || y.dtype != x.dtype) return error_text("rope: y must be like x");
   if (x.numel == 0) return nullptr;
   Shape s{};
-  s.length = unsigned(x.dims[1]), s.heads = unsigned(x.cols() / d), s.rotated = unsigned(rotated), s.half = int(d / 2);
+  s.length = unsigned(x.dims[1]), s.heads = unsigned(x.cols() / d), s.rotated = unsigned(rotated), s.half = int(turning / 2), s.width = int(d);
   s.position = position, s.table = cos.dims[0], s.sign = float(c.attrs[2]);
   if (c.n_in > 3) {
     const View& positions = c.in[3];
@@ -89,7 +104,7 @@ KERNEL(rope, kFloats) {
   }
   by_float(x.dtype, [&](auto t) {
     using T = typename decltype(t)::type;
-    const bool aligned = s.half % kVector<T> == 0 && is_aligned(x.data, 16) && is_aligned(y.data, 16) &&
+    const bool aligned = s.half % kVector<T> == 0 && s.width % kVector<T> == 0 && is_aligned(x.data, 16) && is_aligned(y.data, 16) &&
                          is_aligned(cos.data, 16) && is_aligned(sin.data, 16);
     if (aligned)
       rotate<kVector<T>, T>(c, s);

@@ -89,7 +89,7 @@ const elementwise: readonly Case[] = [
   {
     op: 'rope',
     inputs: [randn([2, 1024, 48 * 64]), randn([1024, 32], 0.5, 1), randn([1024, 32], 0.5, 2)],
-    attrs: { rotatedHeads: 40, headDim: 64, sign: 1, position: 0 },
+    attrs: { rotatedHeads: 40, headDim: 64, sign: 1, position: 0, rotaryDim: 64 },
     keep: [1, 2],
   },
   { op: 'embedding', inputs: [randn([50_304, 768]), ids(50_304, 4, 1024)] },
@@ -111,7 +111,7 @@ const rows: readonly Case[] = [
     { op: 'layer_norm', inputs: [x, w, b], attrs: { eps: 1e-5 } },
     { op: 'layer_norm', inputs: [x, w, b, r], attrs: { eps: 1e-5 } },
     { op: 'layer_norm_backward', inputs: [r, x, w, stats, x], attrs: { accumulateW: 1, accumulateB: 0 }, outputs: [x, w, b], keep: [3] },
-    { op: 'rms_norm', inputs: [x, w, r], attrs: { eps: 1e-5 } },
+    { op: 'rms_norm', inputs: [x, w, r], attrs: { eps: 1e-5, offset: 0 } },
     { op: 'rms_norm_backward', inputs: [r, x, w, rms], attrs: { accumulateW: 1 }, outputs: [x, w], keep: [3] },
     { op: 'softmax', inputs: [x] },
     { op: 'softmax_backward', inputs: [r, positive([n!, c!], 0.01, 5)] },
@@ -174,8 +174,8 @@ const products: readonly Case[] = [
   ),
   { op: 'matmul', inputs: [randn([6, 256, 64]), randn([6, 256, 64], 1, 1)], attrs: { transA: 0, transB: 1 } },
   { op: 'matmul', inputs: [randn([513, 1024], 0.1), randn([1024, 770], 1, 1)], attrs: { transA: 0, transB: 0 } },
-  { op: 'linear_cross_entropy', inputs: [randn([2000, 768]), weight(50_304, 768, 1), ids(50_304, 2000)], attrs: { ignoreIndex: -100 } },
-  { op: 'linear_cross_entropy', inputs: [randn([517, 2048]), weight(32_001, 2048, 1), ids(32_001, 517)], attrs: { ignoreIndex: 7 } },
+  { op: 'linear_cross_entropy', inputs: [randn([2000, 768]), weight(50_304, 768, 1), ids(50_304, 2000)], attrs: { ignoreIndex: -100, softcap: 0 } },
+  { op: 'linear_cross_entropy', inputs: [randn([517, 2048]), weight(32_001, 2048, 1), ids(32_001, 517)], attrs: { ignoreIndex: 7, softcap: 0 } },
 ];
 
 const optimizer: readonly Case[] = [
@@ -283,12 +283,12 @@ describe.skipIf(gpus() === 0)('at the sizes of real models a GPU computes what t
     test.each(['f32', 'bf16'] as const)(`linear_cross_entropy_backward ${tokens}x${size}x${vocabulary} in %s`, (dtype) => {
       // Logits are kept in 16 bits there: of the size that a trained model's have, so that this shows no more than rounding.
       const [x, w, labels] = [randn([tokens, size], 0.25), weight(vocabulary, size, 1), ids(vocabulary, tokens)];
-      const [, lse] = compare({ op: 'linear_cross_entropy', inputs: [x, w, labels], attrs: { ignoreIndex: 3 } }, dtype);
+      const [, lse] = compare({ op: 'linear_cross_entropy', inputs: [x, w, labels], attrs: { ignoreIndex: 3, softcap: 0 } }, dtype);
       compare(
         {
           op: 'linear_cross_entropy_backward',
           inputs: [hostTensor([], 'f32', [100]), x, w, labels, lse!],
-          attrs: { ignoreIndex: 3, accumulate: 1 },
+          attrs: { ignoreIndex: 3, accumulate: 1, softcap: 0 },
           outputs: [lazy(x.shape, 'f32', () => 0), randn(w.shape, 0.1, 4)],
           keep: [0, 4],
         },
