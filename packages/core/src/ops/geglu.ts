@@ -1,6 +1,4 @@
-import { type Argument, apply } from '../autograd/apply.js';
 import { hostTensor } from '../tensor/host.js';
-import type { Tensor } from '../tensor/tensor.js';
 import { columns, rowsOf } from './check.js';
 import { defineOp } from './define-op.js';
 import { geluBackward, geluOp } from './gelu.js';
@@ -60,7 +58,3 @@ export const gegluBackward = defineOp<{ tanh: number }>({
 });
 
 type Host = ReturnType<typeof hostTensor>;
-
-export function geglu(x: Argument, approximation: 'tanh' | 'none' = 'tanh'): Tensor {
-  return apply(gegluOp, [x], { tanh: Number(approximation === 'tanh') })[0]!;
-}

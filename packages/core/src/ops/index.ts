@@ -55,6 +55,7 @@ import { loadBalanceBackward, loadBalanceOp, routerLoadBackward, routerLoadOp } 
 import { penalizeTokensOp, sampleTokenOp } from './sample-token.js';
 import { scaleOp } from './scale.js';
 import { sgdOp } from './sgd.js';
+import { shiftIdsOp } from './shift-ids.js';
 import { softcapBackward, softcapOp } from './softcap.js';
 import { softmaxBackward, softmaxOp } from './softmax.js';
 import { swapHeadsOp } from './swap-heads.js';
@@ -146,6 +147,7 @@ export const ops: readonly Op<any>[] = [
   routerLoadBackward,
   scaleOp,
   sgdOp,
+  shiftIdsOp,
   softcapOp,
   softcapBackward,
   softmaxOp,
@@ -167,7 +169,6 @@ export { dropout } from './dropout.js';
 export { CODE_BLOCK } from './dynamic-code.js';
 export { embedding } from './embedding.js';
 export { type ExpertWeights, experts } from './experts.js';
-export { geglu } from './geglu.js';
 export { gelu } from './gelu.js';
 export { headNorm } from './head-norm.js';
 export { jitter } from './jitter.js';
@@ -178,7 +179,7 @@ export { linearCrossEntropy } from './linear-cross-entropy.js';
 export { type Fp8Layer, linearFp8 } from './linear-fp8.js';
 export { type LoraOptions, lora } from './lora.js';
 export { matmul } from './matmul.js';
-export { type MlpActivation, mlp } from './mlp.js';
+export { activate, isGated, type MlpActivation, mlp } from './mlp.js';
 export { mlpFp8 } from './mlp-fp8.js';
 export { mul } from './mul.js';
 export {
@@ -189,13 +190,13 @@ export {
   scalesOf,
 } from './quantized-format.js';
 export { Random } from './random-samples.js';
-export { relu } from './relu.js';
 export { rmsNorm } from './rms-norm.js';
 export { rope } from './rope.js';
 export { type Routing, route } from './route.js';
 export { loadBalance, routerLoad } from './router-load.js';
 export { penalizeTokens, type SampleOptions, sampleToken } from './sample-token.js';
 export { scale } from './scale.js';
+export { shiftIds } from './shift-ids.js';
 export { softcap } from './softcap.js';
 export { softmax } from './softmax.js';
 export { swapHeads } from './swap-heads.js';

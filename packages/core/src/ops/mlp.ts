@@ -20,6 +20,11 @@ import { swigluBackward, swigluOp } from './swiglu.js';
 export type MlpActivation = 'gelu' | 'gelu_tanh' | 'swiglu' | 'relu' | 'geglu' | 'geglu_tanh';
 const ACTIVATIONS: readonly MlpActivation[] = ['gelu', 'gelu_tanh', 'swiglu', 'relu', 'geglu', 'geglu_tanh'];
 
+/** Whether half of what the first maps give is a gate. */
+export function isGated(activation: MlpActivation): boolean {
+  return activation === 'swiglu' || activation === 'geglu' || activation === 'geglu_tanh';
+}
+
 interface MlpAttrs extends Record<string, number> {
   /** Weights of the first map, whose columns lie side by side. */
   n: number;
@@ -151,6 +156,12 @@ export function mlp(x: Argument, first: readonly MlpMap[], last: MlpMap, activat
   // The tape holds h where there is a backward pass to come.
   h!.dispose();
   return y!;
+}
+
+/** The activation alone, of what the first maps gave: [..., F], or [..., 2F] where it is gated. */
+export function activate(h: Tensor, activation: MlpActivation): Tensor {
+  const { forward, attrs } = activationOf(activation);
+  return apply(forward, [h], attrs)[0]!;
 }
 
 /** A linear map: a layer will do. */

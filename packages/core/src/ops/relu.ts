@@ -1,5 +1,3 @@
-import { type Argument, apply } from '../autograd/apply.js';
-import type { Tensor } from '../tensor/tensor.js';
 import { expectFloat } from './check.js';
 import { defineOp } from './define-op.js';
 import { launch } from './launch.js';
@@ -19,7 +17,10 @@ export const reluOp = defineOp<Record<never, number>>({
   vjp({ input, grad, into }) {
     launch(reluBackward, [grad(0)!, input(0)], [into(0).tensor], {});
   },
-  samples: (r) => [{ inputs: [r.randn(3, 11)], attrs: {} }, { inputs: [r.randn(1037)], attrs: {}, differentiable: [] }],
+  samples: (r) => [
+    { inputs: [r.randn(3, 11)], attrs: {} },
+    { inputs: [r.randn(1037)], attrs: {}, differentiable: [] },
+  ],
 });
 
 /** Inputs dy, x; output dx: dy where x is positive. */
@@ -32,7 +33,3 @@ export const reluBackward = defineOp<Record<never, number>>({
   },
   samples: (r) => [{ inputs: [r.randn(1037), r.randn(1037)], attrs: {} }],
 });
-
-export function relu(x: Argument): Tensor {
-  return apply(reluOp, [x], {})[0]!;
-}

@@ -174,8 +174,16 @@ const products: readonly Case[] = [
   ),
   { op: 'matmul', inputs: [randn([6, 256, 64]), randn([6, 256, 64], 1, 1)], attrs: { transA: 0, transB: 1 } },
   { op: 'matmul', inputs: [randn([513, 1024], 0.1), randn([1024, 770], 1, 1)], attrs: { transA: 0, transB: 0 } },
-  { op: 'linear_cross_entropy', inputs: [randn([2000, 768]), weight(50_304, 768, 1), ids(50_304, 2000)], attrs: { ignoreIndex: -100, softcap: 0 } },
-  { op: 'linear_cross_entropy', inputs: [randn([517, 2048]), weight(32_001, 2048, 1), ids(32_001, 517)], attrs: { ignoreIndex: 7, softcap: 0 } },
+  {
+    op: 'linear_cross_entropy',
+    inputs: [randn([2000, 768]), weight(50_304, 768, 1), ids(50_304, 2000)],
+    attrs: { ignoreIndex: -100, softcap: 0 },
+  },
+  {
+    op: 'linear_cross_entropy',
+    inputs: [randn([517, 2048]), weight(32_001, 2048, 1), ids(32_001, 517)],
+    attrs: { ignoreIndex: 7, softcap: 0 },
+  },
 ];
 
 const optimizer: readonly Case[] = [

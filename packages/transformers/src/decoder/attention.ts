@@ -9,10 +9,12 @@ import {
   Module,
   RMSNorm,
   rope,
+  swapHeads,
   type Tensor,
 } from '@deepspeed-ts/core';
 import type { LayerCache } from '../generation/cache.js';
 import type { DecoderConfig } from './config.js';
+import { normOffset } from './norm.js';
 import type { RotaryTable } from './rotary.js';
 
 /** What attention of one layer does; see `LayerAttention`. */
@@ -37,8 +39,8 @@ export class CausalSelfAttention extends Module<[Tensor, Tensor?, LayerCache?], 
     this.#config = config;
     this.#layer = layer;
     this.#qkv = sizes.map((size) => new Linear(dim, size, { bias: config.attentionBias, layout, init: init.normal(initStd) }));
-    this.#qNorm = names.qNorm ? new RMSNorm(headDim, normEps) : undefined;
-    this.#kNorm = names.kNorm ? new RMSNorm(headDim, normEps) : undefined;
+    this.#qNorm = names.qNorm ? new RMSNorm(headDim, normEps, normOffset(config)) : undefined;
+    this.#kNorm = names.kNorm ? new RMSNorm(headDim, normEps, normOffset(config)) : undefined;
     this.#out = new Linear(heads * headDim, dim, { bias: config.attentionOutBias, layout, init: init.normal(residualInitStd) });
   }
 
@@ -55,17 +57,25 @@ export class CausalSelfAttention extends Module<[Tensor, Tensor?, LayerCache?], 
    * `positions` of their rows.
    */
   forward(x: Tensor, positions?: Tensor, cache?: LayerCache): Tensor {
-    const { heads, kvHeads, headDim, attentionScale: scale, dropout: p } = this.#config;
-    const { window, rotary } = this.#layer;
+    const { heads, kvHeads, headDim, dropout: p } = this.#config;
+    const { rotary, window } = this.#layer;
     let qkv = fusedLinear(x, this.#qkv);
-    if (this.#qNorm && this.#kNorm)
-      qkv = headNorm(qkv, this.#qNorm.weight, this.#kNorm.weight, { heads, kvHeads, headDim, eps: this.#qNorm.eps });
+    if (this.#config.qkvByHead) qkv = swapHeads(qkv, heads, 3);
+    if (this.#qNorm && this.#kNorm) {
+      const { eps, offset } = this.#qNorm;
+      qkv = headNorm(qkv, this.#qNorm.weight, this.#kNorm.weight, { heads, kvHeads, headDim, eps, offset });
+    }
     if (rotary) {
       const { cos, sin } = rotary.on(x.device, (cache?.length ?? 0) + x.shape[1]!);
-      qkv = rope(qkv, cos, sin, { rotatedHeads: heads + kvHeads, headDim, positions });
+      qkv = rope(qkv, cos, sin, { rotatedHeads: heads + kvHeads, headDim, rotaryDim: rotary.config.dim, positions });
     }
-    const options = { heads, kvHeads, headDim, scale, window, dropout: p.attention, positions };
+    const options = { heads, kvHeads, headDim, window, dropout: p.attention, positions, ...scoresOf(this.#config) };
     const y = cache ? cache.attend(qkv, options) : attention(qkv, options);
     return dropout(this.#out.forward(y), p.residual);
   }
+}
+
+/** What becomes of q . k. */
+function scoresOf({ attentionScale: scale, attentionSoftcap: softcap, positions }: DecoderConfig) {
+  return { scale, softcap, alibi: positions.kind === 'alibi' };
 }

@@ -2,9 +2,11 @@ import {
   add,
   type CausalBatch,
   type Child,
+  type DType,
   dropout,
   Embedding,
   embedding,
+  hostTensor,
   init,
   type LayerNorm,
   Linear,
@@ -14,9 +16,12 @@ import {
   Module,
   noGrad,
   type RMSNorm,
+  rounded,
   ShapeError,
   scale,
   scope,
+  shiftIds,
+  softcap,
   type Tensor,
   tensor,
   throughBlocks,
@@ -39,22 +44,30 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
   readonly #positions: Embedding | undefined;
   readonly #positionIds: PositionIds;
   readonly #blocks: DecoderBlock[];
-  readonly #norm: LayerNorm | RMSNorm;
+  readonly #embedNorm: LayerNorm | RMSNorm | undefined;
+  readonly #projectIn: Linear | undefined;
+  readonly #projectOut: Linear | undefined;
+  readonly #norm: LayerNorm | RMSNorm | undefined;
   readonly #head: Head | undefined;
   /** One for all layers that turn alike. */
   readonly #rotary = new Map<RotaryConfig, RotaryTable>();
 
   constructor(config: DecoderConfig) {
     super();
-    const { vocabSize, dim, positions, maxPositions, initStd } = config;
-    const learned = positions.kind === 'learned' ? positions.offset : undefined;
+    const { vocabSize, dim, embedDim, positions, maxPositions, initStd, names } = config;
+    const learned = positions.kind === 'learned' ? maxPositions + positions.offset : 0;
+    const initial = init.normal(initStd);
+    const map = (inputs: number, outputs: number) => new Linear(inputs, outputs, { bias: false, init: initial });
     this.config = config;
-    this.#embed = new Embedding(vocabSize, dim, init.normal(initStd));
-    this.#positions = learned === undefined ? undefined : new Embedding(maxPositions + learned, dim, init.normal(initStd));
+    this.#embed = new Embedding(vocabSize, embedDim, initial);
+    this.#embedNorm = names.embedNorm ? normOf(config) : undefined;
+    this.#projectIn = names.projectIn ? map(embedDim, dim) : undefined;
+    this.#projectOut = names.projectOut ? map(dim, embedDim) : undefined;
+    this.#positions = learned ? new Embedding(learned, dim, initial) : undefined;
     this.#positionIds = new PositionIds();
     this.#blocks = config.layerAttention.map(({ window, rotary }) => new DecoderBlock(config, { window, rotary: this.#table(rotary) }));
-    this.#norm = normOf(config);
-    this.#head = config.tieEmbeddings ? undefined : new Head(dim, vocabSize, { bias: false, init: init.normal(initStd) });
+    this.#norm = names.norm ? normOf(config) : undefined;
+    this.#head = config.tieEmbeddings ? undefined : new Head(embedDim, vocabSize, { bias: false, init: initial });
   }
 
   override *children(): Iterable<readonly [string, Child]> {
@@ -62,16 +75,19 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
     const base = (name: string) => `${names.base}.${name}`;
     yield [base(names.embed), this.#embed];
     if (this.#positions) yield [base(names.positions!), this.#positions];
+    if (this.#embedNorm) yield [base(names.embedNorm!), this.#embedNorm];
+    if (this.#projectIn) yield [base(names.projectIn!), this.#projectIn];
     yield [base(names.blocks), this.#blocks];
-    yield [base(names.norm!), this.#norm];
+    if (this.#norm) yield [base(names.norm!), this.#norm];
+    if (this.#projectOut) yield [base(names.projectOut!), this.#projectOut];
     if (this.#head) yield [names.head, this.#head];
   }
 
   forward({ inputIds, labels, positionIds }: CausalBatch): Tensor {
-    const { experts, layers } = this.config;
+    const { experts, layers, logitSoftcap } = this.config;
     const before = experts?.balance ? zeros(inputIds.device, [2, experts.count], 'f32') : undefined;
     const state = this.#through(inputIds, positionIds, { load: before });
-    const loss = linearCrossEntropy(this.#finish(state), this.#headWeight, labels);
+    const loss = linearCrossEntropy(this.#finish(state), this.#headWeight, labels, { softcap: logitSoftcap });
     return state.load ? add(loss, scale(loadBalance(state.load, layers * inputIds.numel), experts!.balance)) : loss;
   }
 
@@ -125,16 +141,13 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
   /** What the blocks give; `load`: what routers add theirs to. */
   #through(inputIds: Tensor, positionIds?: Tensor, { cache, load }: { cache?: DecoderCache; load?: Tensor | undefined } = {}): Stream {
     const { dropout: p } = this.config;
-    const [batch = 0, tokens = 0] = inputIds.shape;
+    const [, tokens = 0] = inputIds.shape;
     if (inputIds.shape.length !== 2 || tokens > this.maxTokens) {
       const limit = this.#positions ? `tokens <= ${this.maxTokens}` : 'tokens';
       throw new ShapeError('decoder', `inputIds of shape [batch, ${limit}]`, `[${inputIds.shape.join(', ')}]`);
     }
-    let x = this.#embed.call(inputIds);
-    if (this.#positions) {
-      const ids = positionIds ?? this.#positionIds.on(inputIds.device, batch, tokens);
-      x = add(x, this.#positions.call(ids));
-    }
+    let x = this.#embedded(inputIds);
+    if (this.#positions) x = add(x, this.#positions.call(this.#places(inputIds, positionIds)));
     const blocks = cache
       ? this.#blocks.map((block, layer) => ({
           call: (state: Stream, positions?: Tensor) => block.call(state, positions, cache.layer(layer)),
@@ -143,19 +156,43 @@ export class DecoderLM extends Module<[CausalBatch], Tensor> implements Generati
     return throughBlocks<Stream, [Tensor?]>(blocks, { stream: dropout(x, p.embedding), load }, this.recompute, positionIds);
   }
 
-  /** The normalised last hidden state [B, T, dim]. */
+  #embedded(inputIds: Tensor): Tensor {
+    const { embedScale } = this.config;
+    let x = this.#embed.call(inputIds);
+    if (embedScale !== 1) x = scale(x, roundedTo(embedScale, x.dtype));
+    if (this.#projectIn) x = this.#projectIn.call(x);
+    return this.#embedNorm ? this.#embedNorm.call(x).y : x;
+  }
+
+  /** Rows of the table of positions. */
+  #places({ device, shape }: Tensor, positionIds?: Tensor): Tensor {
+    const { positions } = this.config;
+    const [batch, tokens] = shape as [number, number];
+    const ids = positionIds ?? this.#positionIds.on(device, batch, tokens);
+    return positions.kind === 'learned' && positions.offset > 0 ? shiftIds(ids, positions.offset) : ids;
+  }
+
+  /** What the head takes, [B, T, embedDim]: the normalised last hidden state. */
   #finish({ stream, update }: Stream): Tensor {
-    return this.#norm.call(stream, update).y;
+    const x = this.#norm ? this.#norm.call(stream, update).y : update ? add(stream, update) : stream;
+    return this.#projectOut ? this.#projectOut.call(x) : x;
   }
 
   #scores(hidden: Tensor): Tensor {
-    return linear(hidden, [this.#headWeight]);
+    const { logitSoftcap } = this.config;
+    const scores = linear(hidden, [this.#headWeight]);
+    return logitSoftcap > 0 ? softcap(scores, logitSoftcap) : scores;
   }
 }
 
 /** The output projection of an untied model; a unit of its own. */
 class Head extends Linear {
   override readonly isUnit = true;
+}
+
+/** A factor as models keep it, in the dtype of what it multiplies. */
+function roundedTo(value: number, dtype: DType): number {
+  return rounded(hostTensor([1], dtype, [value])).data[0]!;
 }
 
 /** Takes the last token of each row: [rows, 1, dim] of [rows, T, dim]. */

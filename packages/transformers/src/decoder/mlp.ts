@@ -1,17 +1,4 @@
-import {
-  type Child,
-  dropout,
-  fusedLinear,
-  gelu,
-  init,
-  Linear,
-  type MlpActivation,
-  Module,
-  mlp,
-  mlpFp8,
-  swiglu,
-  type Tensor,
-} from '@deepspeed-ts/core';
+import { activate, type Child, dropout, fusedLinear, init, isGated, Linear, Module, mlp, mlpFp8, type Tensor } from '@deepspeed-ts/core';
 import type { DecoderConfig } from './config.js';
 
 /** The feed-forward part: an activation between two maps, or of a gate that multiplies a third. */
@@ -53,11 +40,6 @@ export class MLP extends Module<[Tensor], Tensor> {
       return mlpFp8(x, weights, this.#out.weight, [first, last]);
     }
     const h = fusedLinear(x, this.#in);
-    return this.#out.forward(activation === 'swiglu' ? swiglu(h) : gelu(h, activation === 'gelu_tanh' ? 'tanh' : 'none'));
+    return this.#out.forward(activate(h, activation));
   }
-}
-
-/** Whether half of what the first maps give is a gate. */
-function isGated(activation: MlpActivation): boolean {
-  return activation === 'swiglu';
 }

@@ -41,8 +41,9 @@ export interface LlamaDefaults {
   readonly tieEmbeddings?: boolean;
   /** Default: the config's. */
   readonly rotary?: RotaryConfig;
-  /** The field that names the activation. */
+  /** The field that names the activation, and its default. */
   readonly activationKey?: string;
+  readonly activation?: string;
 }
 
 /** What a config.json of Llama's fields describes; families add what they do otherwise. Without biases. */
@@ -69,7 +70,7 @@ export function likeLlama(
     normEps: read.get('rms_norm_eps', defaults.normEps ?? 1e-6),
     positions: { kind: 'rotary' },
     layerAttention: Array.from({ length: layers }, () => ({ window: 0, rotary })),
-    mlp: read.oneOf(defaults.activationKey ?? 'hidden_act', 'silu', GATED_ACTIVATIONS),
+    mlp: read.oneOf(defaults.activationKey ?? 'hidden_act', defaults.activation ?? 'silu', GATED_ACTIVATIONS),
     attentionBias: false,
     attentionOutBias: false,
     mlpBias: false,

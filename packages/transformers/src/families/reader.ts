@@ -56,10 +56,14 @@ export const ACTIVATIONS: Readonly<Record<string, MlpActivation>> = {
   gelu_fast: 'gelu_tanh',
   gelu_pytorch_tanh: 'gelu_tanh',
   gelu_python: 'gelu',
+  relu: 'relu',
 };
 
 /** Likewise, where they gate another map. */
 export const GATED_ACTIVATIONS: Readonly<Record<string, MlpActivation>> = {
   silu: 'swiglu',
   swish: 'swiglu',
+  gelu: 'geglu',
+  gelu_new: 'geglu_tanh',
+  gelu_pytorch_tanh: 'geglu_tanh',
 };

@@ -12,6 +12,8 @@ export interface RopeDefaults {
   readonly partialKey?: string;
   /** Positions of pretraining where the config does not say; default: all. */
   readonly originalPositions?: number;
+  /** Types that mean longrope in this family. */
+  readonly longropeNames?: readonly string[];
 }
 
 /**
@@ -30,7 +32,11 @@ function parametersOf({ raw }: ConfigReader): RawConfig {
   return (raw.rope_scaling || raw.rope_parameters || {}) as RawConfig;
 }
 
-function scalingOf(read: ConfigReader, parameters: RawConfig, { maxPositions, originalPositions }: RopeDefaults): RopeScaling {
+function scalingOf(
+  read: ConfigReader,
+  parameters: RawConfig,
+  { maxPositions, originalPositions, longropeNames }: RopeDefaults,
+): RopeScaling {
   const number = (key: string): number => (typeof parameters[key] === 'number' ? parameters[key] : refuse(read, parameters, key));
   const list = (key: string): readonly number[] => (Array.isArray(parameters[key]) ? parameters[key] : refuse(read, parameters, key));
   // A field of the config itself comes first: Phi-3 keeps it there.
@@ -38,7 +44,8 @@ function scalingOf(read: ConfigReader, parameters: RawConfig, { maxPositions, or
     originalPositions ??
     parameters.original_max_position_embeddings ??
     maxPositions) as number;
-  const type = (parameters.rope_type ?? parameters.type ?? 'default') as string;
+  const name = (parameters.rope_type ?? parameters.type ?? 'default') as string;
+  const type = longropeNames?.includes(name) ? 'longrope' : name;
   switch (type) {
     case 'default':
       return { kind: 'none' };
@@ -65,12 +72,11 @@ function scalingOf(read: ConfigReader, parameters: RawConfig, { maxPositions, or
         originalPositions: original,
       };
     }
-    case 'longrope':
-    case 'su': {
+    case 'longrope': {
       const factor = (parameters.factor as number | undefined) ?? maxPositions / original;
       const grown = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
       return {
-        kind: 'longrope',
+        kind: type,
         shortFactors: list('short_factor'),
         longFactors: list('long_factor'),
         attentionFactor: (parameters.attention_factor as number | undefined) ?? grown,
