@@ -100,9 +100,10 @@ template <int kThreads, bool kHold, class T> static __device__ __forceinline__ R
   return {top, block_reduce(sum, 0.0f, room, Sum{})};
 }
 
-// out = (e^(l - lse) - onehot(label)) * scale; the columns from V to the end of the last pack become 0.
+// out = (e^(l - lse) - onehot(label)) * scale, and where logits are capped times 1 - (l uncap)^2, the cap's derivative (uncap 0: they
+// are not); the columns from V to the end of the last pack become 0.
 template <int kThreads, bool kHold, class L, class T>
-static __device__ __forceinline__ void row_gradient(const HeadRow<L>& row, T* out, float lse, int label, float scale) {
+static __device__ __forceinline__ void row_gradient(const HeadRow<L>& row, T* out, float lse, int label, float scale, float uncap) {
   constexpr int N = kVector<L>, kAhead = 4;
   using P = Pack<L, N>;
   const int count = row.count();
@@ -126,6 +127,13 @@ static __device__ __forceinline__ void row_gradient(const HeadRow<L>& row, T* ou
 #pragma unroll
         for (int i = 0; i < N; i++)
           if (from + i == label) g[i] -= scale;
+      }
+      if (uncap > 0) {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+          const float part = to_float(ahead[u].v[i]) * uncap;
+          g[i] *= fmaf(-part, part, 1.0f);
+        }
       }
       if (at == count - 1) {
 #pragma unroll
@@ -159,6 +167,19 @@ static __device__ __forceinline__ float row_loss(const T* logits, float lse, con
   return lse - to_float(logits[label]);
 }
 
+// Logits l become cap tanh(l / cap), in place.
+template <class T> __global__ void __launch_bounds__(256) cap_logits(T* logits, int64_t packs, float cap) {
+  constexpr int N = kVector<T>;
+  const float inverse = 1 / cap;
+  for (int64_t p = int64_t(blockIdx.x) * 256 + threadIdx.x; p < packs; p += int64_t(gridDim.x) * 256) {
+    float x[N];
+    load(logits + p * N, x);
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = cap * tanhf(x[i] * inverse);
+    store(logits + p * N, x);
+  }
+}
+
 // ---- kernels: logits of rows first .. first + gridDim.x - 1 ------------------------------------------------
 template <class T>
 __global__ void __launch_bounds__(kHeadThreads, 2)
@@ -177,21 +198,23 @@ head_loss(T* logits, int64_t stride, int V, int64_t first, Labels labels, float*
 // `scale` is dloss / (labels that count), on the device.
 template <class L, class T>
 __global__ void __launch_bounds__(kHeadThreads, 2)
-head_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t first, Labels labels, const float* lse, const float* scale) {
+head_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t first, Labels labels, const float* lse, const float* scale,
+              float uncap) {
   const int64_t start = int64_t(blockIdx.x) * stride, at = first + blockIdx.x;
   const HeadRow<L> row = {reinterpret_cast<Pack<L, kVector<L>>*>(logits + start), nullptr, 0, V};
   const int label = labels.of[at];
   if (label == labels.ignored)
     clear_row<kHeadThreads>(row, gradient + start);
   else
-    row_gradient<kHeadThreads, false>(row, gradient + start, lse[at], label, *scale);
+    row_gradient<kHeadThreads, false>(row, gradient + start, lse[at], label, *scale, uncap);
 }
 
 // Loss and gradient at once, the gradient for a scale of 1. As much of a row as shared memory has room for (n_held packs) is read
 // once; the rest of it is read again while it is in the L2 cache.
 template <class L, class T, int kThreads>
 __global__ void __launch_bounds__(kThreads, 1024 / kThreads)
-head_loss_and_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t first, Labels labels, float* losses, int n_held) {
+head_loss_and_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t first, Labels labels, float* losses, int n_held,
+                       float uncap) {
   extern __shared__ uint4 held[];
   __shared__ float room[32];
   using P = Pack<L, kVector<L>>;
@@ -206,7 +229,7 @@ head_loss_and_gradient(L* logits, T* gradient, int64_t stride, int V, int64_t fi
   const float lse = s.max + logf(s.sum);
   if (threadIdx.x == 0) losses[at] = row_loss(logits + start, lse, labels, at, V);
   __syncthreads();  // the label's logit was read before its thread overwrites it
-  row_gradient<kThreads, true>(row, gradient + start, lse, label, 1.0f);
+  row_gradient<kThreads, true>(row, gradient + start, lse, label, 1.0f, uncap);
 }
 
 // ---- over all rows: one block, a fixed order of additions ----------------------------------------------------

@@ -21,13 +21,15 @@ struct Head {
   int64_t chunk_rows = 0;
   DType dtype = F32;         // of x, w and the gradient of the logits
   DType logit_dtype = F32;
+  float softcap = 0;  // logits l are softcap tanh(l / softcap); 0: as they are
+  float uncap() const { return softcap > 0 ? 1 / softcap : 0; }
   int64_t chunks() const { return chunk_rows == 0 ? 0 : (n + chunk_rows - 1) / chunk_rows; }
 };
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-static inline const char* read_head(const Call& c, int first, double ignored, const char* op, Head& h) {
+static inline const char* read_head(const Call& c, int first, double ignored, double softcap, const char* op, Head& h) {
   const View &x = c.in[first], &w = c.in[first + 1], &labels = c.in[first + 2];
   h.x = &x, h.w = &w, h.n = x.rows(), h.c = x.cols(), h.v = w.dims[0], h.dtype = DType(x.dtype);
   if (w.cols() != h.c || labels.numel != h.n)
@@ -37,6 +39,7 @@ static inline const char* read_head(const Call& c, int first, double ignored, co
   if (w.dtype != x.dtype) return error_text("%s: x and w must have one dtype, got codes %d and %d", op, x.dtype, w.dtype);
   if (h.v < 1 || h.v >= (1 << 30)) return error_text("%s: %lld rows of w, expected 1 to 2^30", op, (long long)h.v);
   h.labels = {labels.as<int32_t>(), int32_t(ignored), fault_slot()};
+  h.softcap = softcap > 0 ? float(softcap) : 0;
   h.stride = round_up(h.v, 64);
   h.logit_dtype = h.n * h.stride * 4 <= kSmallBytes ? F32 : h.dtype;
   // Chunks of about equal size, of whole tiles of a product.
@@ -81,7 +84,14 @@ static inline const char* make_logits(const Head& h, int64_t i, int64_t m, void*
   g.b = h.w->data, g.ldb = h.c, g.transpose_b = true;
   g.c = logits, g.ldc = h.stride;
   g.in_dtype = h.dtype, g.out_dtype = h.logit_dtype;
-  return gemm(g, stream);
+  const char* error = gemm(g, stream);
+  if (error != nullptr || h.softcap == 0) return error;
+  by_float(h.logit_dtype, [&](auto l) {
+    using L = typename decltype(l)::type;
+    const int64_t packs = m * h.stride / kVector<L>;
+    cap_logits<<<grid_for(packs, 256), 256, 0, stream>>>(static_cast<L*>(logits), packs, h.softcap);
+  });
+  return nullptr;
 }
 // dx of m rows from row i = gradient w.
 static inline const char* make_dx(const Head& h, int64_t i, int64_t m, const void* gradient, const View& dx, cudaStream_t stream) {

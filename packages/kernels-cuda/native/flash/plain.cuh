@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "device.cuh"
+#include "flash/bend.cuh"
 #include "flash/shape.h"
 
 namespace ds {

@@ -20,12 +20,14 @@ __global__ void __launch_bounds__(kPlainThreads) plain_keys_kernel(const Shape s
   const int64_t token = s.token(), first = b * int64_t(s.tokens);
   const T* sequence = qkv + first * token;
   const float scale = s.scale * kLog2E;
+  const bool bent = s.bent();
 
   load_plain<N, D>(k, sequence + j0 * token + s.key_at(kv), token, s.tokens - j0, s.head_dim);
   load_plain<N, D>(v, sequence + j0 * token + s.value_at(kv), token, s.tokens - j0, s.head_dim);
   float dk[R][D / 16] = {}, dv[R][D / 16] = {};
   const int end = s.last_query(b, j0, N);
   for (int h = kv * s.group; h < (kv + 1) * s.group; h++) {
+    const Bend bend(s, h);
     const int64_t row = int64_t(b) * s.heads + h;
     for (int i0 = s.first_query(j0) / N * N; i0 < end; i0 += N) {
       __syncthreads();
@@ -44,9 +46,11 @@ __global__ void __launch_bounds__(kPlainThreads) plain_keys_kernel(const Shape s
 #pragma unroll
         for (int r = 0; r < R; r++) {
           const int j = j0 + ty * R + r;
-          w[r][c] = s.sees(i, j, seen) ? exp2f(w[r][c] * scale - lse) : 0;
+          float slope = 1, score = w[r][c] * scale;
+          if (bent) score = bend(score, i, j, slope);
+          w[r][c] = s.sees(i, j, seen) ? exp2f(score - lse) : 0;
           const float factor = factor_of(s, stay, r * R + c);
-          ds[r][c] = w[r][c] * (ds[r][c] * factor - delta);
+          ds[r][c] = w[r][c] * (ds[r][c] * factor - delta) * slope;
           w[r][c] *= factor;
         }
       }
@@ -81,6 +85,8 @@ __global__ void __launch_bounds__(kPlainThreads) plain_queries_kernel(const Shap
   const int64_t token = s.token(), first = b * int64_t(s.tokens);
   const T* sequence = qkv + first * token;
   const float scale = s.scale * kLog2E;
+  const bool bent = s.bent();
+  const Bend bend(s, h);
 
   load_plain<N, D>(q, sequence + i0 * token + int64_t(h) * s.head_dim, token, s.tokens - i0, s.head_dim);
   load_plain<N, D>(g, dy + (first + i0) * s.wide() + int64_t(h) * s.head_dim, s.wide(), s.tokens - i0, s.head_dim);
@@ -106,8 +112,10 @@ __global__ void __launch_bounds__(kPlainThreads) plain_queries_kernel(const Shap
 #pragma unroll
       for (int c = 0; c < R; c++) {
         const int j = j0 + tx + 16 * c;
-        const float weight = s.sees(i, j, seen) ? exp2f(w[r][c] * scale - lse[r]) : 0;
-        ds[r][c] = weight * (ds[r][c] * factor_of(s, stay, r * R + c) - delta[r]);
+        float slope = 1, score = w[r][c] * scale;
+        if (bent) score = bend(score, i, j, slope);
+        const float weight = s.sees(i, j, seen) ? exp2f(score - lse[r]) : 0;
+        ds[r][c] = weight * (ds[r][c] * factor_of(s, stay, r * R + c) - delta[r]) * slope;
       }
     }
     put_plain<N>(p, ds);

@@ -18,6 +18,8 @@ template <class T, int D> __global__ void __launch_bounds__(kPlainThreads) plain
   const int64_t token = s.token(), rows = int64_t(head) * s.tokens;
   const T* sequence = qkv + b * int64_t(s.tokens) * token;
   const float scale = s.scale * kLog2E;
+  const bool bent = s.bent();
+  const Bend bend(s, h);
 
   float out[R][D / 16] = {}, top[R], sum[R];
 #pragma unroll
@@ -38,7 +40,11 @@ template <class T, int D> __global__ void __launch_bounds__(kPlainThreads) plain
       float high = top[r];
 #pragma unroll
       for (int c = 0; c < R; c++) {
-        score[r][c] = s.sees(i, j0 + tx + 16 * c, seen) ? score[r][c] * scale : -INFINITY;
+        const int j = j0 + tx + 16 * c;
+        score[r][c] *= scale;
+        float slope;
+        if (bent) score[r][c] = bend(score[r][c], i, j, slope);
+        if (!s.sees(i, j, seen)) score[r][c] = -INFINITY;
         high = fmaxf(high, score[r][c]);
       }
 #pragma unroll

@@ -21,6 +21,10 @@ struct Shape {
   uint32_t dropped;
   float keep;
   PhiloxKey key;
+  // Scores s become softcap tanh(s / softcap), 0: they stay; with alibi they then gain slope(h) (j - i).
+  float softcap;
+  int alibi;
+  __host__ __device__ bool bent() const { return softcap > 0 || alibi != 0; }
   // [batch, tokens]: where each token stands in its document, from 0 on; null: a row is one document.
   const int* positions;
   Fault* fault;

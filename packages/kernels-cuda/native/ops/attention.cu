@@ -1,5 +1,5 @@
 // Attention: which kernel a call takes. bf16 and f16 without dropout go to cuDNN where it serves them, then to our tensor-core
-// kernels; everything else (f32, dropout, other head_dims, unaligned views) to the plain ones. Rows of several documents take our kernels,
+// kernels; everything else (f32, dropout, capped or biased scores, other head_dims, unaligned views) to the plain ones. Rows of several documents take our kernels,
 // which pass over what is not seen.
 // DEEPSPEED_TS_ATTENTION=cudnn|flash|plain chooses: flash passes cuDNN over, plain takes the plain kernels alone, and cudnn asks
 // that the library be there.
@@ -51,6 +51,8 @@ const char* read_shape(const char* op, const Call& c, const View& qkv, int posit
   s.key = {uint32_t(c.attrs[6]), uint32_t(c.attrs[7]), uint32_t(c.attrs[8]), uint32_t(c.attrs[9])};
   const double window = c.n_attrs > 10 ? c.attrs[10] : 0;
   s.window = window < s.tokens ? int(window) : 0;  // a window as long as the sequence hides nothing
+  const double softcap = c.n_attrs > 11 ? c.attrs[11] : 0;
+  s.softcap = softcap > 0 ? float(softcap) : 0, s.alibi = c.n_attrs > 12 && c.attrs[12] > 0;
   if (c.n_in > positions) {
     const View& documents = c.in[positions];
     if (documents.dtype != I32 || documents.numel != qkv.dims[0] * qkv.dims[1] || !s.causal)
@@ -63,7 +65,7 @@ const char* read_shape(const char* op, const Call& c, const View& qkv, int posit
 bool empty(const Shape& s) { return s.batch == 0 || s.tokens == 0 || s.heads == 0 || s.head_dim == 0; }
 
 bool tries_cudnn(const Shape& s, int dtype) {
-  return dtype != F32 && s.dropped == 0 && s.positions == nullptr && (choice() == Choice::kBest || choice() == Choice::kCudnn);
+  return dtype != F32 && s.dropped == 0 && s.positions == nullptr && !s.bent() && (choice() == Choice::kBest || choice() == Choice::kCudnn);
 }
 
 AttentionShape cudnn_shape(const Shape& s, int dtype) {
@@ -76,7 +78,7 @@ const char* not_served(const char* op) {
 }
 
 bool tensor_cores(const Shape& s, int dtype, std::initializer_list<const void*> tensors) {
-  if (dtype == F32 || s.dropped != 0 || choice() == Choice::kPlain || !(s.scale > 0)) return false;
+  if (dtype == F32 || s.dropped != 0 || s.bent() || choice() == Choice::kPlain || !(s.scale > 0)) return false;
   if (device_properties().major < 8 || device_properties().shared_memory < 99 * 1024) return false;
   for (const void* tensor : tensors)
     if (!is_aligned(tensor, 16)) return false;
@@ -115,7 +117,7 @@ KERNEL(attention_backward, kFloats) {
   const float* lse = c.in[3].as<const float>();
   const char* error = nullptr;
   const auto hopper = [&] {
-    return choice() == Choice::kBest && hopper_attention_backward(s, qkv.dtype, dy.data, qkv.data, y.data, lse, dqkv.data, c.stream, &error);
+    return choice() == Choice::kBest && !s.bent() && hopper_attention_backward(s, qkv.dtype, dy.data, qkv.data, y.data, lse, dqkv.data, c.stream, &error);
   };
   // Measured on an H200, ours is faster than cuDNN's repeatable form: 257 to 200 and 355 to 247 TFLOP/s at head size 64 (1024 and 2048
   // tokens), 420 to 372 at 128 (4096 tokens); with grouped heads 335 to 245, and 407 to 372. Without a mask and groups it was slower.

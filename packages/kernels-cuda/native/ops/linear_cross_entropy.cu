@@ -8,7 +8,7 @@ static constexpr int64_t kMostSums = int64_t(1200) << 20;
 
 KERNEL(linear_cross_entropy, kFloats) {
   Head h;
-  if (const char* error = read_head(c, 0, c.attrs[0], "linear_cross_entropy", h)) return error;
+  if (const char* error = read_head(c, 0, c.attrs[0], c.attrs[1], "linear_cross_entropy", h)) return error;
   float *loss = c.out[0].as<float>(), *lse = c.out[1].as<float>();
   Chunk chunk;
   float* losses = static_cast<float*>(scratch(kScratchB, size_t(h.n + 1) * sizeof(float)));
@@ -28,7 +28,7 @@ KERNEL(linear_cross_entropy, kFloats) {
 
 KERNEL(linear_cross_entropy_backward, kFloats) {
   Head h;
-  if (const char* error = read_head(c, 1, c.attrs[0], "linear_cross_entropy_backward", h)) return error;
+  if (const char* error = read_head(c, 1, c.attrs[0], c.attrs[2], "linear_cross_entropy_backward", h)) return error;
   const bool accumulate = c.attrs[1] != 0;
   const View &dx = c.out[0], &dw = c.out[1];
   if (dx.dtype != h.dtype || (dw.dtype != h.dtype && dw.dtype != F32))
@@ -52,7 +52,7 @@ KERNEL(linear_cross_entropy_backward, kFloats) {
       using L = typename decltype(l)::type;
       using T = typename decltype(t)::type;
       head_gradient<L, T><<<unsigned(m), kHeadThreads, 0, c.stream>>>(static_cast<L*>(chunk.logits), static_cast<T*>(chunk.gradient),
-                                                                      h.stride, int(h.v), i, h.labels, c.in[4].as<float>(), scale);
+                                                                      h.stride, int(h.v), i, h.labels, c.in[4].as<float>(), scale, h.uncap());
     });
     if (const char* error = make_dx(h, i, m, chunk.gradient, dx, c.stream)) return error;
     const char* error = sums ? add_dw(h, i, m, chunk.gradient, sum, F32, i > 0, c.stream)

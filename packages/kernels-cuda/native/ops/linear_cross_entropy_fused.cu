@@ -15,7 +15,7 @@ const char* loss_and_gradient(const Head& h, const Chunk& chunk, int64_t first, 
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(held * 16));
   if (error != cudaSuccess) return cuda_error_text("linear_cross_entropy_fused: shared memory for a row of logits", error);
   kernel<<<unsigned(m), kThreads, size_t(held) * 16, stream>>>(static_cast<L*>(chunk.logits), static_cast<T*>(chunk.gradient), h.stride,
-                                                                int(h.v), first, h.labels, losses, int(held));
+                                                                int(h.v), first, h.labels, losses, int(held), h.uncap());
   return nullptr;
 }
 
@@ -24,7 +24,7 @@ const char* loss_and_gradient(const Head& h, const Chunk& chunk, int64_t first, 
 // x, w, labels -> loss f32 [], valid f32 [], dx like x, dw f32 [V, C].
 KERNEL(linear_cross_entropy_fused, kFloats) {
   Head h;
-  if (const char* error = read_head(c, 0, c.attrs[0], "linear_cross_entropy_fused", h)) return error;
+  if (const char* error = read_head(c, 0, c.attrs[0], c.attrs[1], "linear_cross_entropy_fused", h)) return error;
   const View &dx = c.out[2], &dw = c.out[3];
   if (dx.dtype != h.dtype || dw.dtype != F32)
     return error_text("linear_cross_entropy_fused: dx must have x's dtype (code %d) and dw f32, got codes %d and %d", h.dtype, dx.dtype,
