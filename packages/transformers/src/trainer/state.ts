@@ -33,7 +33,7 @@ export class TrainerState {
       eval_steps: this.evalSteps,
       global_step: this.globalStep,
       is_world_process_zero: this.isWorldProcessZero,
-      log_history: this.logHistory,
+      log_history: [...this.logHistory],
       logging_steps: this.loggingSteps,
       max_steps: this.maxSteps,
       num_train_epochs: this.numTrainEpochs,
