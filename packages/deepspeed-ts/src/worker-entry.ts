@@ -5,3 +5,8 @@ import { startModule } from '@deepspeed-ts/core';
 export function startWorker(module: string, options: WorkerOptions = {}): Worker {
   return startModule(import.meta.url, module, options);
 }
+
+/** Where such a module is, for a thread to import. */
+export function moduleUrl(module: string): URL {
+  return new URL(`./${module}.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url);
+}

@@ -73,7 +73,12 @@ export class Checkpointer {
       peers: all.map(({ peer }) => peer),
       snapshot,
       threads: this.#threads,
-      manifest: { ...this.#describe(first.tag, excludeFrozen), fp8: scales, id: first.id, client_state: structuredClone(options.clientState ?? null) },
+      manifest: {
+        ...this.#describe(first.tag, excludeFrozen),
+        fp8: scales,
+        id: first.id,
+        client_state: structuredClone(options.clientState ?? null),
+      },
       huggingFaceConfig: huggingFaceConfigOf(model, undefined, store.masterDtype),
       extraFiles: options.files ?? {},
       companions: await companionsOf(model),

@@ -15,5 +15,7 @@ export interface CommandModule {
 export const commands: Readonly<Record<string, Command>> = {
   config: { summary: 'What each key of a DeepSpeed config does here (config check FILE)', load: () => import('./config.js') },
   convert: { summary: 'Turns a DeepSpeed checkpoint into one of ours', load: () => import('./convert.js') },
+  finetune: { summary: 'Trains a Hugging Face model on a file of yours', load: () => import('./finetune.js') },
+  generate: { summary: 'Writes what a model says after a prompt', load: () => import('./generate.js') },
   plan: { summary: 'What a run takes of memory, and whether it fits', load: () => import('./plan.js') },
 };
