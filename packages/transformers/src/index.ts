@@ -32,6 +32,7 @@ export type { LoadReport, MatchOptions } from './pretrained/match.js';
 export { PretrainedModel } from './pretrained/pretrained-model.js';
 export { configWithDtype, type SavePretrainedOptions } from './pretrained/save.js';
 export { AutoTokenizer, type TokenizerOptions } from './tokenizer/auto-tokenizer.js';
+export { BYTE_VOCABULARY, writeByteTokenizer } from './tokenizer/byte-tokenizer.js';
 export { TokenizerError, type TokenizerErrorCode } from './tokenizer/errors.js';
 export type {
   ChatMessage,
