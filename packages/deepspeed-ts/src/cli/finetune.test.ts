@@ -61,7 +61,7 @@ describe('finetune', () => {
     const out = join(folder, 'out');
     const common = ['--model', model, '--data', data, '--eval-data', data, '--device', 'cpu', '--max-length', '32', '--lr', '1e-2'];
     expect(
-      await run('finetune', ...common, '--out', out, '--epochs', '12', '--batch', '8', '--logging-steps', '6', '--threads', '0'),
+      await run('finetune', ...common, '--out', out, '--epochs', '12', '--batch', '4', '--logging-steps', '6', '--threads', '0'),
       text.err,
     ).toBe(0);
     expect(text.err).toContain('48 records, 336 tokens of which 240 are learned, in 48 rows');
