@@ -15,15 +15,22 @@ it('what CONTRIBUTING shows of an op is what the files hold', () => {
   for (const [, path, code] of shown) expect(read(path!)).toContain(code);
 });
 
-it.each(['README.md', 'CONTRIBUTING.md', 'FEATURES.md', 'docs/training.md', 'docs/launcher.md', 'docs/config.md'])(
-  'every link of %s to a file of ours leads to one',
-  (page) => {
-    const links = [
-      ...read(page)
-        .replace(/```.*?```/gs, '')
-        .matchAll(/\]\((?!https?:)([^)#]+)/g),
-    ].map(([, path]) => path!);
-    const lost = links.filter((path) => !existsSync(new URL(path, url(page))));
-    expect(lost).toEqual([]);
-  },
-);
+it.each([
+  'README.md',
+  'CONTRIBUTING.md',
+  'FEATURES.md',
+  'docs/training.md',
+  'docs/finetuning.md',
+  'docs/from-deepspeed.md',
+  'docs/data.md',
+  'docs/launcher.md',
+  'docs/config.md',
+])('every link of %s to a file of ours leads to one', (page) => {
+  const links = [
+    ...read(page)
+      .replace(/```.*?```/gs, '')
+      .matchAll(/\]\((?!https?:)([^)#]+)/g),
+  ].map(([, path]) => path!);
+  const lost = links.filter((path) => !existsSync(new URL(path, url(page))));
+  expect(lost).toEqual([]);
+});

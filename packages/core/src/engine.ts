@@ -1,6 +1,7 @@
 import type { Communicator } from './comm/communicator.js';
 import type { ConfigPath } from './config/index.js';
 import type { Batch, BatchLoader, TrainingData } from './data.js';
+import type { FloatDType } from './dtype.js';
 import type { Module } from './nn/module.js';
 import type { Parameter } from './nn/parameter.js';
 import type { Device } from './tensor/device.js';
@@ -56,8 +57,12 @@ export interface CheckpointedEngine extends TrainingEngine<Batch> {
     directory: string,
     options?: { readonly tag?: string; readonly moduleOnly?: boolean },
   ): Promise<{ readonly path: string; readonly clientState: unknown } | undefined>;
-  /** Weights and config.json as Hugging Face libraries read them. */
+  /** Dtypes of weights in forward and backward, and of gradients. */
+  getDataTypes(): { readonly weights: FloatDType; readonly gradients: FloatDType };
+  /** Weights in f32 and config.json, as Hugging Face libraries read them. */
   saveModel(directory: string): Promise<void>;
+  /** The same in 16 bits. */
+  save16bitModel(directory: string): Promise<void>;
 }
 
 /**

@@ -72,7 +72,7 @@ it.each<[object, string]>([
     'needs saveSteps to be a multiple of evalSteps, got 10 and 3',
   ],
   [{ saveStrategy: 'best' }, "args.saveStrategy: 'best' needs an evalStrategy, got 'no'"],
-  [{ reportTo: 'wandb' }, "args.reportTo: expected 'tensorboard', 'csv' or 'none', got 'wandb'"],
+  [{ reportTo: 'comet' }, "args.reportTo: expected 'tensorboard', 'csv', 'wandb' or 'none', got 'comet'"],
 ])('%j is refused', (args, message) => {
   expect(() => readArguments(args as TrainingArguments)).toThrow(message);
 });

@@ -86,9 +86,9 @@ const argumentsSection = defineSection({
     dataloaderDropLast: { ...FLAG, description: 'Leave out the end of an epoch that does not fill a micro-batch on every rank.' },
     reportTo: {
       type: ['string', 'array'],
-      items: { enum: ['tensorboard', 'csv', 'none'] },
+      items: { enum: ['tensorboard', 'csv', 'wandb', 'none'] },
       default: 'none',
-      description: 'Where rank 0 writes losses and rates: tensorboard, csv, or both in a list.',
+      description: 'Where rank 0 writes losses and rates: tensorboard, csv, wandb (offline), or a list of them.',
     },
     runName: { type: ['string', 'null'], default: null, description: 'Folder of this run in loggingDir; null: DeepSpeedJobName.' },
     disableTqdm: {
@@ -174,7 +174,8 @@ function contradictions(args: ResolvedArguments, given: ReadonlySet<string>): st
       );
   }
   for (const report of args.reportTo) {
-    if (report !== 'tensorboard' && report !== 'csv') problems.push(`reportTo: expected 'tensorboard', 'csv' or 'none', got '${report}'`);
+    if (!['tensorboard', 'csv', 'wandb'].includes(report))
+      problems.push(`reportTo: expected 'tensorboard', 'csv', 'wandb' or 'none', got '${report}'`);
   }
   return problems;
 }

@@ -1,5 +1,6 @@
 import { readdir, rename, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
+import { TrainerError } from './arguments.js';
 
 /** The name of the checkpoint of a step, as Hugging Face has it. */
 export function checkpointName(step: number): string {
@@ -29,4 +30,27 @@ export async function rotate(folder: string, limit: number, best: string | null)
 
 function stepOf(name: string): number {
   return Number(name.slice('checkpoint-'.length));
+}
+
+/** A checkpoint as engines know them. */
+export interface ResumePoint {
+  readonly directory: string;
+  readonly tag: string;
+}
+
+/**
+ * Where to go on from.
+ *
+ * @param from - A checkpoint's folder, or true for the last one of `outputDir`.
+ * @throws TrainerError where there is none
+ */
+export async function resumePoint(from: string | true, outputDir: string): Promise<ResumePoint> {
+  if (typeof from === 'string') {
+    const path = resolve(from);
+    return { directory: dirname(path), tag: basename(path) };
+  }
+  const tag = (await checkpointsIn(outputDir)).at(-1);
+  if (tag === undefined)
+    throw new TrainerError(`resumeFromCheckpoint: ${outputDir} has no checkpoint-N folder; train without resumeFromCheckpoint to begin`);
+  return { directory: outputDir, tag };
 }

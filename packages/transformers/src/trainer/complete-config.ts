@@ -142,6 +142,7 @@ class Merge {
     for (const [report, section] of [
       ['tensorboard', 'tensorboard'],
       ['csv', 'csv_monitor'],
+      ['wandb', 'wandb'],
     ] as const) {
       if (!args.reportTo.includes(report) || this.#node.has(section)) continue;
       const job = args.runName === null ? {} : { job_name: args.runName };

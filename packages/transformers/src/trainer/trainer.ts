@@ -1,23 +1,17 @@
 import { resolve } from 'node:path';
 import type { Batch, BatchLoader, CheckpointedEngine, Initialize, Module, Tensor, TrainingData } from '@deepspeed-ts/core';
 import { padCollator, type TokenSample } from '../data/collate.js';
-import {
-  type JsonRecord,
-  type ReadArguments,
-  type ResolvedArguments,
-  readArguments,
-  TrainerError,
-  type TrainingArguments,
-} from './arguments.js';
+import { type ReadArguments, type ResolvedArguments, readArguments, TrainerError, type TrainingArguments } from './arguments.js';
 import { type CallbackContext, type CallbackEvent, Callbacks, type TrainerCallback, TrainerControl } from './callbacks.js';
-import { checkpointName, rotate } from './checkpoints.js';
+import { CheckpointKeeper } from './checkpoint-keeper.js';
+import { checkpointName } from './checkpoints.js';
 import { type CompletedRun, completeConfig } from './complete-config.js';
 import { defaultFlow } from './default-flow.js';
 import { metricName } from './early-stopping.js';
 import { type EvalDataset, type Evaluation, evaluateLoss } from './evaluate.js';
+import { LossHistory } from './loss-history.js';
 import { LossSum } from './loss-sum.js';
 import { ProgressCallback } from './progress.js';
-import { resumePoint } from './resume.js';
 import { interval } from './run-length.js';
 import { type LogEntry, TrainerState } from './state.js';
 import { tokenMeanStep } from './token-mean.js';
@@ -60,6 +54,7 @@ interface Run {
   readonly loader: BatchLoader | undefined;
   readonly plan: CompletedRun;
   readonly losses: LossSum;
+  readonly checkpoints: CheckpointKeeper;
 }
 
 /**
@@ -81,14 +76,9 @@ export class Trainer<Sample = TokenSample> {
   readonly #collate: (samples: readonly Sample[]) => Batch;
   #state = new TrainerState(true);
   #run: Run | undefined;
-  /** Of the checkpoint that is being written, and what follows it. */
-  #saving: Promise<void> | undefined;
-  /** The epoch under way, the step at which it began, and that of the last log. */
-  #epochIndex = 0;
-  #epochStart = 0;
-  #lastLogged = 0;
-  /** Of steps that were logged. */
-  #loggedLoss = 0;
+  #losses: LossHistory | undefined;
+  /** The epoch under way and the step at which it began. */
+  #place = { epoch: 0, epoch_start: 0 };
 
   /** @throws ConfigError listing every problem of the arguments */
   constructor(options: TrainerOptions<Sample>) {
@@ -136,9 +126,11 @@ export class Trainer<Sample = TokenSample> {
     resumeFromCheckpoint?: string | boolean | null;
   } = {}): Promise<TrainOutput> {
     if (!this.#options.trainDataset) throw new TrainerError('train: there is no trainDataset');
-    const { engine, loader, plan } = await this.#open();
-    this.#begin(plan);
-    if (resumeFromCheckpoint) await this.#resume(resumeFromCheckpoint);
+    const { engine, loader, plan, checkpoints } = await this.#open();
+    if (engine.globalSteps > 0 && !resumeFromCheckpoint)
+      throw new TrainerError('train: this Trainer has trained already; make another, or give resumeFromCheckpoint');
+    const losses = this.#begin(plan);
+    if (resumeFromCheckpoint) await this.#resume(resumeFromCheckpoint, losses);
     const state = this.#state;
     const started = {
       time: performance.now(),
@@ -148,9 +140,9 @@ export class Trainer<Sample = TokenSample> {
     await this.#call('onTrainBegin');
     if (this.args.evalOnStart && state.globalStep === 0) await this.evaluate();
     while (state.globalStep < state.maxSteps && !this.control.shouldTrainingStop) await this.#epoch(loader!, plan);
-    const trainingLoss = await this.#trainingLoss(started.step);
-    await this.#saved();
-    if (this.args.loadBestModelAtEnd) await this.#loadBest(engine);
+    const trainingLoss = await losses.mean(state.globalStep);
+    await checkpoints.settle();
+    if (this.args.loadBestModelAtEnd) await checkpoints.loadBest(state);
     const seconds = (performance.now() - started.time) / 1000;
     const steps = state.globalStep - started.step;
     const metrics = {
@@ -187,10 +179,11 @@ export class Trainer<Sample = TokenSample> {
     return metrics;
   }
 
-  /** Writes the model as Hugging Face libraries read it, and the tokenizer beside it. Every rank calls it. */
+  /** Writes the model as Hugging Face libraries read it, in the precision that it was trained in, and the tokenizer beside it. Every rank calls it. */
   async saveModel(directory = this.args.outputDir): Promise<void> {
     const { engine } = await this.#open();
-    await engine.saveModel(directory);
+    if (engine.getDataTypes().weights === 'f32') await engine.saveModel(directory);
+    else await engine.save16bitModel(directory);
     if (engine.communicator.rank === 0) await this.processingClass?.savePretrained?.(directory);
   }
 
@@ -205,8 +198,9 @@ export class Trainer<Sample = TokenSample> {
   async dispose(): Promise<void> {
     const run = this.#run;
     this.#run = undefined;
-    run?.losses.dispose();
-    await this.#saved().finally(() => run?.engine.dispose());
+    if (!run) return;
+    run.losses.dispose();
+    await run.checkpoints.settle().finally(() => run.engine.dispose());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -214,7 +208,7 @@ export class Trainer<Sample = TokenSample> {
   }
 
   // ---- the loop -----------------------------------------------------------------------------------------------
-  #begin({ length, sizes }: CompletedRun): void {
+  #begin({ length, sizes }: CompletedRun): LossHistory {
     const { args } = this;
     const state = new TrainerState(this.engine.communicator.rank === 0);
     state.maxSteps = length.totalSteps;
@@ -225,15 +219,15 @@ export class Trainer<Sample = TokenSample> {
     state.saveSteps = interval(args.saveSteps, length.totalSteps);
     this.#state = state;
     this.control.shouldTrainingStop = false;
-    this.#epochStart = 0;
-    this.#lastLogged = 0;
-    this.#loggedLoss = 0;
+    this.#place = { epoch: 0, epoch_start: 0 };
+    this.#losses = new LossHistory(this.#run!.losses);
+    return this.#losses;
   }
 
   async #epoch(loader: BatchLoader, plan: CompletedRun): Promise<void> {
     const state = this.#state;
     const { epoch } = loader;
-    this.#epochIndex = epoch;
+    this.#place = { ...this.#place, epoch };
     this.control.shouldEpochStop = false;
     await this.#call('onEpochBegin');
     while (loader.epoch === epoch && state.globalStep < state.maxSteps && !this.control.shouldTrainingStop) {
@@ -245,7 +239,7 @@ export class Trainer<Sample = TokenSample> {
     this.control.newStep();
     await this.#call('onEpochEnd');
     await this.#logEvaluateSave();
-    this.#epochStart = state.globalStep;
+    this.#place = { epoch: loader.epoch, epoch_start: state.globalStep };
   }
 
   async #step(loader: BatchLoader, { sizes, length }: CompletedRun): Promise<void> {
@@ -258,7 +252,7 @@ export class Trainer<Sample = TokenSample> {
     while (batches.length < sizes.accumulation && loader.epoch === epoch) batches.push(await loader.next());
     await tokenMeanStep(engine, batches, losses);
     state.globalStep++;
-    const drawn = (state.globalStep - this.#epochStart) * sizes.accumulation;
+    const drawn = (state.globalStep - this.#place.epoch_start) * sizes.accumulation;
     state.epoch = epoch + Math.min(1, drawn / (length.batchesPerEpoch ?? state.maxSteps * sizes.accumulation));
     this.control.newStep();
     await this.#call('onStepEnd');
@@ -269,18 +263,19 @@ export class Trainer<Sample = TokenSample> {
   async #logEvaluateSave(rate = this.engine.lr[0]!): Promise<void> {
     const { control } = this;
     const state = this.#state;
-    if (control.shouldLog && state.globalStep > this.#lastLogged) {
-      const total = await this.#run!.losses.take();
-      const loss = total / (state.globalStep - this.#lastLogged);
-      this.#loggedLoss += total;
-      this.#lastLogged = state.globalStep;
+    const losses = this.#losses!;
+    if (control.shouldLog && state.globalStep > losses.lastLogged) {
+      const loss = await losses.log(state.globalStep);
       await this.log({ loss, grad_norm: this.engine.globalGradNorm, learning_rate: rate });
     }
     if (control.shouldEvaluate) {
       const best = this.#judge(await this.evaluate());
       if (this.args.saveStrategy === 'best') control.shouldSave = best;
     }
-    if (control.shouldSave) await this.#save();
+    if (control.shouldSave) {
+      await this.#run!.checkpoints.save({ state, callbacks: this.#callbacks, losses }, this.#place);
+      await this.#call('onSave');
+    }
   }
 
   /** Whether these metrics are the best so far. */
@@ -301,67 +296,13 @@ export class Trainer<Sample = TokenSample> {
     return true;
   }
 
-  // ---- checkpoints --------------------------------------------------------------------------------------------
-  async #save(): Promise<void> {
-    const { engine, losses } = this.#run!;
-    const { outputDir, saveTotalLimit } = this.args;
+  async #resume(from: string | true, losses: LossHistory): Promise<void> {
+    const { checkpoints, loader } = this.#run!;
     const state = this.#state;
-    await this.#saved();
-    const open = await losses.take();
-    losses.put(open);
-    const progress = {
-      open_loss: open,
-      logged_loss: this.#loggedLoss,
-      last_logged: this.#lastLogged,
-      epoch: this.#epochIndex,
-      epoch_start: this.#epochStart,
-    };
-    const clientState = { trainer: state.toJSON(), callbacks: this.#callbacks.states(), progress };
-    const files = { 'trainer_state.json': `${JSON.stringify(state.toJSON(), null, 2)}\n` };
-    const { finished } = await engine.saveCheckpoint(outputDir, { tag: checkpointName(state.globalStep), clientState, files });
-    const first = engine.communicator.rank === 0;
-    const best = state.bestModelCheckpoint;
-    this.#saving = finished.then(() => (first && saveTotalLimit !== null ? rotate(outputDir, saveTotalLimit, best) : undefined));
-    // Told by the next save, or the end.
-    this.#saving.catch(() => {});
-    await this.#call('onSave');
-  }
-
-  /** Waits for a checkpoint that is being written. @throws what went wrong with it, on every rank */
-  async #saved(): Promise<void> {
-    const saving = this.#saving;
-    this.#saving = undefined;
-    await saving;
-  }
-
-  async #resume(from: string | true): Promise<void> {
-    const { engine, losses } = this.#run!;
-    const { directory, tag } = await resumePoint(from, this.args.outputDir);
-    const loaded = await engine.loadCheckpoint(directory, { tag });
-    const saved = loaded?.clientState as { trainer: JsonRecord; callbacks: JsonRecord; progress: Readonly<Record<string, number>> } | null;
-    if (!saved?.trainer)
-      throw new TrainerError(`resumeFromCheckpoint: ${directory}/${tag} was not saved by a Trainer; engine.loadCheckpoint() takes it`);
-    this.#state.restore(saved.trainer);
-    this.#callbacks.restore(saved.callbacks);
-    losses.put(saved.progress.open_loss!);
-    this.#loggedLoss = saved.progress.logged_loss!;
-    this.#lastLogged = saved.progress.last_logged!;
+    const place = await checkpoints.resume(from, { state, callbacks: this.#callbacks, losses });
     // Saved after the last step of an epoch: the next one begins here.
-    const sameEpoch = this.#run!.loader!.epoch === saved.progress.epoch;
-    this.#epochStart = sameEpoch ? saved.progress.epoch_start! : this.#state.globalStep;
-  }
-
-  async #loadBest(engine: CheckpointedEngine): Promise<void> {
-    const step = this.#state.bestGlobalStep;
-    if (step === null) return;
-    await engine.loadCheckpoint(this.args.outputDir, { tag: checkpointName(step), moduleOnly: true });
-  }
-
-  /** The mean loss of all steps since this one; what has not been logged is counted in, and dropped. */
-  async #trainingLoss(since: number): Promise<number> {
-    const steps = this.#state.globalStep;
-    const total = this.#loggedLoss + (await this.#run!.losses.take());
-    return steps === 0 || steps === since ? Number.NaN : total / steps;
+    const { epoch } = loader!;
+    this.#place = epoch === place.epoch ? place : { epoch, epoch_start: state.globalStep };
   }
 
   // ---- parts --------------------------------------------------------------------------------------------------
@@ -392,7 +333,8 @@ export class Trainer<Sample = TokenSample> {
       ...(trainDataset && { trainingData: trainDataset }),
       ...(trainDataset && !threads && { collate: this.#collate, prefetch: ahead }),
     });
-    this.#run = { engine, loader: dataloader, plan: plan!, losses: new LossSum(engine.device, engine.communicator) };
+    const losses = new LossSum(engine.device, engine.communicator);
+    this.#run = { engine, loader: dataloader, plan: plan!, losses, checkpoints: new CheckpointKeeper(engine, args) };
     return this.#run;
   }
 
