@@ -1,11 +1,11 @@
-import { mkdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Device, hostTensor, noGrad, SafetensorsFile, scope, tensor } from '@deepspeed-ts/core';
 import { cpuBackend } from '@deepspeed-ts/kernels-cpu';
 import { AutoModelForCausalLM, type FromPretrainedOptions, type PretrainedModel } from '@deepspeed-ts/transformers';
 import { describe, expect, it, test } from 'vitest';
-import { readJson, relativeError } from '../golden.js';
+import { readJson, readTensors, relativeError } from '../golden.js';
 import { withDevice } from '../with-device.js';
 import { type Tensors, temporaryFolder, tensorsOf, tinyGpt2, tinyLlama, writeModel } from './directories.js';
 
@@ -116,6 +116,33 @@ describe('a model directory', () => {
     writeFileSync(join(directory, 'generation_config.json'), '{"eos_token_id": [3, 4], "temperature": 0.6}');
     expect((await AutoModelForCausalLM.fromPretrained(directory)).generationConfig).toEqual({ eos_token_id: [3, 4], temperature: 0.6 });
   });
+});
+
+describe('every family', () => {
+  const golden = fileURLToPath(new URL('../../golden', import.meta.url));
+  const families = readdirSync(join(golden, 'families')).map((name) => join('families', name));
+
+  it.each([...families, 'mixtral'])(
+    'has the weights that transformers wrote, with and without the prefix, and saves them alike: %s',
+    async (name) => {
+      const source = join(golden, name);
+      const expected = await bytesOf(source);
+      const tensors = readTensors(join(source, 'model.safetensors'));
+      const bare = await write(
+        readJson(join(source, 'config.json')),
+        renamed(tensors, (key) => (/^(lm_head|embed_out)/.test(key) ? key : key.replace(/^\w+\./, ''))),
+      );
+      await withDevice(cpuBackend(), async (device) => {
+        for (const directory of [source, bare]) {
+          const model = await AutoModelForCausalLM.fromPretrained(directory, { device, strict: true });
+          const saved = join(folder, String(made++));
+          await model.savePretrained(saved);
+          expect(await bytesOf(saved)).toEqual(expected);
+          model.dispose();
+        }
+      });
+    },
+  );
 });
 
 describe('weights that do not fit', () => {
