@@ -100,7 +100,7 @@ class CpuScratch {
       case 'linear_cross_entropy':
         return yield* this.#head(x!, w!, false, true);
       case 'linear_cross_entropy_backward':
-        return yield* this.#head(w!, inputs[2]!, true, outputs[1]!.dtype === 'f32');
+        return yield* this.#head(w!, inputs[2]!, true, (outputs[1]?.dtype ?? 'f32') === 'f32');
       case 'attention':
         return yield* this.#attention(x!, attrs, false);
       case 'attention_backward':

@@ -56,7 +56,8 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
     case 'linear_cross_entropy_fused':
       return yield* head(x!, w!, true);
     case 'linear_cross_entropy_backward': {
-      const sums = outputs[1]!.dtype === 'f32' ? 0 : 4 * numelOf(outputs[1]!.shape);
+      const [, dw] = outputs;
+      const sums = !dw || dw.dtype === 'f32' ? 0 : 4 * numelOf(dw.shape);
       if (sums <= 1200 * MiB) yield ['c', sums];
       return yield* head(w!, inputs[2]!, true);
     }

@@ -25,7 +25,7 @@ export { HubError, type HubErrorCode } from './hub/errors.js';
 export type { DownloadProgress, HubOptions } from './hub/settings.js';
 export type { LoraConfig, TargetModules } from './peft/config.js';
 export { PeftError, type PeftErrorCode } from './peft/errors.js';
-export { getPeftModel, type LoadAdapterOptions, PeftModel } from './peft/peft-model.js';
+export { decoderOf, getPeftModel, type LoadAdapterOptions, PeftModel } from './peft/peft-model.js';
 export { AutoModelForCausalLM, type FromPretrainedOptions, type ModelOptions } from './pretrained/auto-model.js';
 export { PretrainedError, type PretrainedErrorCode } from './pretrained/errors.js';
 export type { LoadReport, MatchOptions } from './pretrained/match.js';

@@ -19,10 +19,11 @@ import type { StateKind } from './export.js';
 import type { Placement, Range } from './layout.js';
 import { GRADIENT } from './local-state.js';
 import { type OptimizerState, statesNamed, valuesOf } from './optimizer-state.js';
+import { QuantizedUnit } from './quantized-unit.js';
 import type { UnitState } from './unit-state.js';
 
 export interface AccessContext {
-  readonly units: readonly UnitState[];
+  readonly units: readonly (UnitState | QuantizedUnit)[];
   readonly communicator: Communicator;
   readonly device: Device;
   readonly stateNames: readonly string[];
@@ -68,6 +69,7 @@ export class ParameterAccess {
   has(kind: StateKind, name: string): boolean {
     const { unit, placement } = this.#find(name);
     if (kind === 'weights') return true;
+    if (unit instanceof QuantizedUnit) return false;
     if (kind === GRADIENT) return placement.parameter.requiresGrad && unit.gradient !== undefined;
     return stateOf(unit, kind, placement) !== undefined;
   }
@@ -77,6 +79,7 @@ export class ParameterAccess {
     this.check(kind, name);
     if (!this.has(kind, name)) return undefined;
     const { unit, placement } = this.#find(name);
+    if (unit instanceof QuantizedUnit) return this.#readValues(unit, placement);
     const { tensor, range, isCopy } = this.#held(unit, kind, placement);
     const { offset: start, numel } = placement;
     try {
@@ -110,8 +113,9 @@ export class ParameterAccess {
     this.check(kind, name);
     if (!this.has(kind, name)) return undefined;
     const { unit, placement } = this.#find(name);
-    const { tensor, range, isCopy } = this.#held(unit, kind, placement);
     const part = this.#localPart(unit, placement);
+    if (unit instanceof QuantizedUnit) return { start: part.start - placement.offset, data: await this.#readCodes(unit, part) };
+    const { tensor, range, isCopy } = this.#held(unit, kind, placement);
     try {
       const data = await this.#read(tensor, part.start - range.start, part.end - part.start);
       return { start: part.start - placement.offset, data };
@@ -123,7 +127,7 @@ export class ParameterAccess {
   /** Each rank gives the values of its own part. */
   writeLocal(kind: StateKind, name: string, values: ArrayLike<number>): void {
     this.checkLocal(kind, name, values.length);
-    const { unit, placement } = this.#find(name);
+    const { unit, placement } = this.#findWeights(name);
     if (placement.numel === 0) return;
     const { device } = this.#context;
     scope(() => {
@@ -157,13 +161,20 @@ export class ParameterAccess {
       throw new DeepSpeedError('ERR_NO_GRADIENT', text);
     }
     if (!this.has(kind, name)) throw new DeepSpeedError('ERR_UNKNOWN_STATE', `[${name}] the optimizer keeps no ${kind} of it`);
-    const { unit, placement } = this.#find(name);
+    const { unit, placement } = this.#findWeights(name);
     if (stateOf(unit, kind, placement)?.spec.codes) {
       throw new DeepSpeedError('ERR_UNKNOWN_STATE', `[${name}] its ${kind} is kept in 8 bits, and can be read but not set`);
     }
   }
 
-  #find(name: string): { unit: UnitState; placement: Placement } {
+  /** @throws DeepSpeedError where it is kept as codes, which nothing can be written to */
+  #findWeights(name: string): { unit: UnitState; placement: Placement } {
+    const { unit, placement } = this.#find(name);
+    if (!(unit instanceof QuantizedUnit)) return { unit, placement };
+    throw new DeepSpeedError('ERR_QUANTIZED', `[${name}] it is kept as ${unit.layout.keeping} codes, and can be read but not set`);
+  }
+
+  #find(name: string): { unit: UnitState | QuantizedUnit; placement: Placement } {
     for (const unit of this.#context.units) {
       for (const placement of unit.layout.placements) if (placement.name === name) return { unit, placement };
     }
@@ -186,7 +197,7 @@ export class ParameterAccess {
   }
 
   /** In elements of the unit. Empty parts are at the parameter's end. */
-  #localPart({ layout }: UnitState, { offset, numel }: Placement): Range {
+  #localPart({ layout }: UnitState | QuantizedUnit, { offset, numel }: Placement): Range {
     return intersection(layout.sliceOf(this.#context.communicator.rank), { start: offset, end: offset + numel });
   }
 
@@ -209,7 +220,7 @@ export class ParameterAccess {
 
   /** Writes f32 values of a whole parameter wherever this rank holds them. */
   #put(kind: StateKind, name: string, whole: Tensor): void {
-    const { unit, placement } = this.#find(name);
+    const { unit, placement } = this.#findWeights(name);
     // Collectives that read or write these weights come first; what stage 3 has gathered is stale.
     if (unit.options.stage === 3) unit.release();
     unit.wait();
@@ -225,6 +236,32 @@ export class ParameterAccess {
       }
     });
     for (const { tensor, isCopy } of held) if (isCopy) tensor.dispose();
+  }
+
+  /** What a parameter's codes stand for. */
+  async #readValues(unit: QuantizedUnit, placement: Placement): Promise<Float32Array> {
+    unit.gather(this.#context.communicator);
+    unit.wait();
+    const values = unit.values(placement, [placement.numel], 'f32');
+    try {
+      return await this.#read(values, 0, placement.numel);
+    } finally {
+      values.dispose();
+      if (unit.users === 0) unit.release();
+    }
+  }
+
+  /** What codes that this rank keeps stand for. */
+  async #readCodes(unit: QuantizedUnit, { start, end }: Range): Promise<Float32Array> {
+    if (start === end) return new Float32Array(0);
+    const codes = unit.part(start, end);
+    const values = codes.values([end - start], 'f32');
+    try {
+      return await this.#read(values, 0, end - start);
+    } finally {
+      values.dispose();
+      codes.dispose();
+    }
   }
 
   async #read(tensor: Tensor, start: number, count: number): Promise<Float32Array> {

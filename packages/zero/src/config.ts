@@ -207,7 +207,8 @@ export const zeroSection = defineSection({
     zenflow: 'ZenFlow belongs to optimizer offload, which does not exist yet',
     zero_quantized_weights: 'quantised all-gather (ZeRO++) does not exist yet',
     zero_quantized_gradients: 'quantised gradient reduction (ZeRO++) does not exist yet',
-    zero_quantized_nontrainable_weights: 'quantised frozen weights (ZeRO++) do not exist yet',
+    zero_quantized_nontrainable_weights:
+      "the model says how its frozen weights are kept: quantizeWeights(model, 'int8'), or fromPretrained(path, { quantization: 'int8' })",
     zeropp_loco_param: 'LoCo error feedback belongs to quantised gradients, which do not exist yet',
     mics_hierarchical_params_gather: 'MiCS does not exist yet',
     leaf_module: 'units are declared by the model; a mixture of experts is one unit without being told',

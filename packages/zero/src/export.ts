@@ -12,13 +12,14 @@ import {
 } from '@deepspeed-ts/core';
 import type { Placement, UnitLayout } from './layout.js';
 import { flatten, statesNamed } from './optimizer-state.js';
+import { QuantizedUnit } from './quantized-unit.js';
 import type { UnitState } from './unit-state.js';
 
 /** 'weights' for master weights, else the name of an optimizer state. */
 export type StateKind = 'weights' | (string & {});
 
 export interface ExportContext {
-  readonly units: readonly UnitState[];
+  readonly units: readonly (UnitState | QuantizedUnit)[];
   readonly communicator: Communicator;
   readonly device: Device;
   readonly stateNames: readonly string[];
@@ -58,6 +59,10 @@ export async function* exportUnits(
     throw new DeepSpeedError('ERR_UNKNOWN_STATE', `[export] expected 'weights' or one of ${stateNames.join(', ')}, got '${kind}'`);
   }
   for (const unit of units) {
+    if (unit instanceof QuantizedUnit) {
+      if (kind === 'weights') yield* exportValues(unit, communicator, wanted(unit.layout));
+      continue;
+    }
     const states = kind === 'weights' ? [] : statesNamed(unit.states, kind);
     const has = (placement: Placement) => kind === 'weights' || states.some((state) => state.covers(placement));
     // The same on every rank.
@@ -72,6 +77,25 @@ export async function* exportUnits(
     } finally {
       whole.dispose();
     }
+  }
+}
+
+/** What codes stand for, in f32, a parameter at a time. */
+async function* exportValues(unit: QuantizedUnit, communicator: Communicator, wanted: boolean): AsyncGenerator<ExportedTensor> {
+  unit.gather(communicator);
+  unit.wait();
+  try {
+    if (!wanted) return;
+    for (const placement of unit.layout.placements) {
+      const values = unit.values(placement, [placement.numel], 'f32');
+      try {
+        yield { placement, dtype: 'f32', read: readerOf(values, 0, placement.numel) };
+      } finally {
+        values.dispose();
+      }
+    }
+  } finally {
+    if (unit.users === 0) unit.release();
   }
 }
 

@@ -3,13 +3,17 @@ import {
   hostTensor,
   initialise,
   type Parameter,
+  type Quantized,
   readWeights,
   type Tensor,
+  unscoped,
   type WeightPart,
   type WeightSource,
   write,
 } from '@deepspeed-ts/core';
-import type { UnitState } from './unit-state.js';
+import type { Range } from './layout.js';
+import { QuantizedUnit } from './quantized-unit.js';
+import { UnitState } from './unit-state.js';
 
 export interface InitialWeightsOptions {
   /** Seed of the initial values. */
@@ -49,27 +53,37 @@ export class InitialWeights {
     write(target, hostTensor(target.shape, target.dtype, values));
   }
 
-  /** Reads from the source what waits for it, of each unit the master weights that this rank owns. Gives the units that changed, the same on every rank. */
-  async read(units: readonly UnitState[]): Promise<UnitState[]> {
+  /** Reads from the source what waits for it, of each unit the master weights or codes that this rank keeps. Gives the units whose weights changed, the same on every rank. */
+  async read(parts: readonly (UnitState | QuantizedUnit)[]): Promise<UnitState[]> {
     const { weights } = this.#options;
     if (!weights || this.#unset.size === 0) return [];
     const changed: UnitState[] = [];
-    const parts: WeightPart[] = [];
+    const wanted: WeightPart[] = [];
     try {
-      for (const unit of units) {
-        for (const { key, start, end } of unit.layout.segments(unit.owned, (placement) => placement)) {
+      for (const part of parts) {
+        for (const { key, start, end } of part.layout.segments(ownRange(part), (placement) => placement)) {
           if (!this.#unset.has(key.name)) continue;
-          const target = unit.master.narrow(start - unit.owned.start, end - start).keep();
-          parts.push({ name: key.name, start: start - key.offset, target });
+          wanted.push({ name: key.name, start: start - key.offset, target: ownPart(part, start, end) });
         }
-        if (unit.layout.placements.some(({ name }) => this.#unset.has(name))) changed.push(unit);
+        if (part instanceof UnitState && part.layout.placements.some(({ name }) => this.#unset.has(name))) changed.push(part);
       }
-      await readWeights(weights, parts);
+      await readWeights(weights, wanted);
       this.#unset.clear();
       return changed;
     } finally {
-      for (const { target } of parts) target.dispose();
+      for (const { target } of wanted) target.dispose();
       weights.close();
     }
   }
+}
+
+/** The elements of a unit that a rank reads. */
+function ownRange(part: UnitState | QuantizedUnit): Range {
+  return part instanceof UnitState ? part.owned : part.kept;
+}
+
+/** Where some of them go; the caller's. */
+function ownPart(part: UnitState | QuantizedUnit, start: number, end: number): Tensor | Quantized {
+  if (part instanceof QuantizedUnit) return part.part(start, end);
+  return unscoped(() => part.master.narrow(start - part.owned.start, end - start));
 }

@@ -1,7 +1,8 @@
-import { bytesOf, cast, type DType, decode, fill, launch, scope, type Tensor, write } from '@deepspeed-ts/core';
+import { bytesOf, cast, type DType, decode, fill, fromHost, launch, scope, type Tensor, write } from '@deepspeed-ts/core';
 import { type ReadBytes, readerOf, type StateKind } from './export.js';
 import type { Range, UnitLayout } from './layout.js';
 import type { OptimizerState } from './optimizer-state.js';
+import type { QuantizedUnit } from './quantized-unit.js';
 import type { UnitState } from './unit-state.js';
 
 /** The kind of accumulated gradients, between the micro-batches of a step. */
@@ -58,6 +59,24 @@ export async function takeOver(unit: UnitState, source: StateSource, optimizer: 
   for (const { tensor } of states) if (tensor.numel > 0) fill(tensor, 0);
   const kinds = states.flatMap((state) => stateBlocksOf(state, source));
   await take([...weights, ...kinds, ...gradientBlocks(unit, source)], source);
+}
+
+/** Takes over codes from the weights of a source, where it has them. */
+export async function takeOverCodes(part: QuantizedUnit, source: StateSource): Promise<void> {
+  part.release();
+  for (const { key, start, end } of part.layout.segments(part.kept, (placement) => placement)) {
+    if (!source.has('weights', key.name)) continue;
+    for (let at = start; at < end; at += BLOCK) {
+      const count = Math.min(BLOCK, end - at);
+      const { dtype, bytes } = await source.read('weights', key.name, at - key.offset, count);
+      const codes = part.part(at, at + count);
+      try {
+        scope(() => codes.set(fromHost(part.options.device, decode(bytes, [count], dtype), { kind: 'data' })));
+      } finally {
+        codes.dispose();
+      }
+    }
+  }
 }
 
 /** The low-precision copy of weights that were taken over. */

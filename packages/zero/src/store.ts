@@ -19,13 +19,15 @@ import { Gatherer } from './gatherer.js';
 import { globalNorm } from './global-norm.js';
 import { InitialWeights, type InitialWeightsOptions } from './initial-weights.js';
 import { UnitLayout } from './layout.js';
-import { castWeights, localState, type StatePart, type StateSource, takeOver } from './local-state.js';
+import { castWeights, localState, type StatePart, type StateSource, takeOver, takeOverCodes } from './local-state.js';
 import { hasState, type Optimizer, runStep, statesOf } from './optimizer.js';
 import { readableNames } from './optimizer-state.js';
+import { QuantizedUnit } from './quantized-unit.js';
 import { Reducer } from './reducer.js';
 import { UnitGroup } from './unit-group.js';
-import { partsOf } from './unit-parts.js';
-import { type Stage, UnitState } from './unit-state.js';
+import { alignmentOf, partsOf } from './unit-parts.js';
+import { type InitialValues, type Stage, UnitState, type UnitStateOptions } from './unit-state.js';
+
 import { UnitUpdate } from './unit-update.js';
 
 export interface ZeroStoreOptions<Options> extends InitialWeightsOptions {
@@ -73,8 +75,11 @@ export class ZeroStore<Options> implements ParameterStore {
   /** At stage 3 all ranks use the same parameters in the same order. */
   readonly together: Communicator | undefined;
   readonly #optimizer: Optimizer<Options>;
+  /** In the order of the model. */
+  readonly #parts: (UnitState | QuantizedUnit)[];
+  /** Of them, those that hold weights as they are. */
   readonly #units: UnitState[];
-  readonly #homes = new Map<Parameter, { readonly unit: UnitState; readonly group: UnitGroup }>();
+  readonly #homes = new Map<Parameter, { readonly part: UnitState | QuantizedUnit; readonly group: UnitGroup }>();
   readonly #attached = new Set<Parameter>();
   readonly #initial: InitialWeights;
   readonly #gatherer: Gatherer;
@@ -100,21 +105,20 @@ export class ZeroStore<Options> implements ParameterStore {
     const alignment = 'alignment' in optimizer ? optimizer.alignment : 1;
     const unitOptions = { device, rank, stage, dtype, gradientDtype, masterDtype, stateDtype, optimizer: optimizer as Optimizer<never> };
     this.#initial = new InitialWeights(options);
+    this.#parts = [];
     this.#units = [];
     const groups: UnitGroup[] = [];
     try {
-      const layouts = unitsOf(model).map((unit) => partsOf(unit).map((part) => new UnitLayout(part, communicator.size, alignment)));
+      const layouts = unitsOf(model).map((unit) =>
+        partsOf(unit).map((part) => new UnitLayout(part, communicator.size, alignmentOf(part.keeping, alignment))),
+      );
       // First of all: a model that is held elsewhere stays there, untouched.
       for (const { placements } of layouts.flat()) for (const { parameter } of placements) this.#attach(parameter);
-      for (const parts of layouts) {
-        const units = parts.map((layout) => {
-          const unit = new UnitState(this.#units.length, layout, unitOptions, (...part) => this.#initial.write(...part));
-          this.#units.push(unit);
-          return unit;
-        });
-        const group = new UnitGroup(groups.length, units);
+      for (const unit of layouts) {
+        const parts = unit.map((layout) => this.#open(layout, unitOptions));
+        const group = new UnitGroup(groups.length, parts);
         groups.push(group);
-        for (const unit of units) for (const { parameter } of unit.layout.placements) this.#homes.set(parameter, { unit, group });
+        for (const part of parts) for (const { parameter } of part.layout.placements) this.#homes.set(parameter, { part, group });
       }
     } catch (error) {
       this.dispose();
@@ -136,7 +140,7 @@ export class ZeroStore<Options> implements ParameterStore {
 
   /** How the units lie in memory, in the order in which they are exported. */
   get layouts(): UnitLayout[] {
-    return this.#units.map(({ layout }) => layout);
+    return this.#parts.map(({ layout }) => layout);
   }
 
   /** Of the optimizer, as they are stored. */
@@ -144,9 +148,9 @@ export class ZeroStore<Options> implements ParameterStore {
     return statesOf(this.#optimizer as Optimizer<never>).map(({ name }) => name);
   }
 
-  /** What the weights of a unit are exported in: frozen ones have no other than those that they are used in. */
+  /** What the weights of a unit are exported in: frozen ones have no other than those that they are used in, and of codes the values in f32 tell all. */
   weightDtype({ keeping }: UnitLayout): FloatDType {
-    return keeping === 'trained' ? this.masterDtype : this.dtype;
+    return keeping === 'trained' ? this.masterDtype : keeping === 'frozen' ? this.dtype : 'f32';
   }
 
   /** The kinds of state that can be exported: as they are stored, but codes under the name of what they stand for. */
@@ -189,22 +193,21 @@ export class ZeroStore<Options> implements ParameterStore {
   }
 
   use(parameter: Parameter): Tensor {
-    const { unit, group } = this.#homes.get(parameter)!;
+    const { part, group } = this.#homes.get(parameter)!;
     this.#gatherer.ensure(group);
-    unit.users++;
-    return unit.view(parameter);
+    return part.use(parameter);
   }
 
   done(parameter: Parameter): void {
-    this.#homes.get(parameter)!.unit.users--;
+    this.#homes.get(parameter)!.part.done(parameter);
   }
 
   gradientTarget(parameter: Parameter): GradientTarget {
-    return this.#homes.get(parameter)!.unit.gradientTarget(parameter);
+    return this.#homes.get(parameter)!.part.gradientTarget(parameter);
   }
 
   onGradient(parameter: Parameter): void {
-    this.#reducer.parameterDone(this.#homes.get(parameter)!.unit);
+    this.#reducer.parameterDone(this.#homes.get(parameter)!.part as UnitState);
   }
 
   /** Call after every backward pass, on every rank: completes the reduction of its gradients, unless `reduces` is off. */
@@ -290,7 +293,7 @@ export class ZeroStore<Options> implements ParameterStore {
     return exportUnits(this.#exported, kind, wanted);
   }
 
-  /** This rank's share of weights, optimizer states and accumulated gradients: all ranks together have everything once. Read them before the next step. */
+  /** This rank's share of weights, optimizer states and accumulated gradients, of all that is not kept as codes: all ranks together have everything once. Read them before the next step. */
   localState(): Generator<StatePart> {
     return localState(this.#units);
   }
@@ -302,6 +305,7 @@ export class ZeroStore<Options> implements ParameterStore {
   async loadState(source: StateSource, { steps }: { steps?: number | undefined } = {}): Promise<void> {
     this.zeroGrad();
     this.#gatherer.releaseAll();
+    for (const part of this.#parts) if (part instanceof QuantizedUnit) await takeOverCodes(part, source);
     for (const unit of this.#units) {
       await takeOver(unit, source, steps !== undefined);
       scope(() => {
@@ -319,7 +323,7 @@ export class ZeroStore<Options> implements ParameterStore {
    * Every rank calls it once, before the first pass. @throws what the source throws; the store can only be disposed then
    */
   async loadWeights(): Promise<void> {
-    for (const unit of await this.#initial.read(this.#units)) {
+    for (const unit of await this.#initial.read(this.#parts)) {
       scope(() => {
         castWeights(unit);
         this.#share(unit);
@@ -330,7 +334,7 @@ export class ZeroStore<Options> implements ParameterStore {
   /** Gives everything back, also when a pass has failed halfway. The model may get another store then. */
   dispose(): void {
     this.#reducer?.settle();
-    for (const unit of this.#units) unit.dispose();
+    for (const part of this.#parts) part.dispose();
     for (const parameter of this.#attached) parameter.attach(undefined);
     this.#attached.clear();
     this.#gradNorm?.dispose();
@@ -338,7 +342,20 @@ export class ZeroStore<Options> implements ParameterStore {
   }
 
   get #exported(): ExportContext {
-    return { units: this.#units, communicator: this.communicator, device: this.device, stateNames: this.readableStates };
+    return { units: this.#parts, communicator: this.communicator, device: this.device, stateNames: this.readableStates };
+  }
+
+  #open(layout: UnitLayout, options: UnitStateOptions): UnitState | QuantizedUnit {
+    const initial: InitialValues = (...part) => this.#initial.write(...part);
+    if (layout.keeping !== 'trained' && layout.keeping !== 'frozen') {
+      const part = new QuantizedUnit(this.#parts.length, layout, options, initial);
+      this.#parts.push(part);
+      return part;
+    }
+    const unit = new UnitState(this.#units.length, layout, options, initial);
+    this.#parts.push(unit);
+    this.#units.push(unit);
+    return unit;
   }
 
   #attach(parameter: Parameter): void {

@@ -95,8 +95,18 @@ export class UnitState implements Gatherable {
     this.states = states;
   }
 
-  /** Elements of the weights, once gathered: the parameter's shape over the flat buffer. */
-  view(parameter: Parameter): Tensor {
+  /** The weight of a parameter, once gathered: borrowed until `done`. */
+  use(parameter: Parameter): Tensor {
+    this.users++;
+    return this.#view(parameter);
+  }
+
+  done(): void {
+    this.users--;
+  }
+
+  /** The parameter's shape over the flat buffer. */
+  #view(parameter: Parameter): Tensor {
     let view = this.#views.get(parameter);
     if (!view) {
       const { offset } = this.layout.placementOf(parameter);
@@ -223,7 +233,7 @@ export class UnitState implements Gatherable {
 }
 
 /** What is frozen when a store takes it has room for weights alone. */
-function frozenError(name: string): DeepSpeedError {
+export function frozenError(name: string): DeepSpeedError {
   const text = `[backward] ${name} was frozen when the store took it, so there is no gradient and no optimizer state for it`;
   return new DeepSpeedError('ERR_FROZEN', `${text}; set requiresGrad = true before the model is given to initialize()`);
 }

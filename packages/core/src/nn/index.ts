@@ -6,5 +6,7 @@ export { Embedding, fusedLinear, LayerNorm, Linear, type LinearOptions, type Lor
 export { LocalStore, type LocalStoreOptions } from './local-store.js';
 export { type Child, Module, namedModules, namedParameters, type Unit, unitsOf } from './module.js';
 export { Parameter, type ParameterStore } from './parameter.js';
+export { quantizeWeights } from './quantize-weights.js';
+export { Quantized, storageOf, WorkingValues } from './quantized.js';
 export { readWeights, type WeightPart } from './read-weights.js';
 export type { WeightSource } from './weight-source.js';

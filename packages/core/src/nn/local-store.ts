@@ -1,4 +1,5 @@
 import type { FloatDType } from '../dtype.js';
+import { DeepSpeedError } from '../errors.js';
 import type { GradientTarget } from '../ops/define-op.js';
 import { empty } from '../tensor/create.js';
 import type { Device } from '../tensor/device.js';
@@ -6,6 +7,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { initialise } from './init.js';
 import { type Module, namedParameters } from './module.js';
 import type { Parameter, ParameterStore } from './parameter.js';
+import { Quantized, storageOf, WorkingValues } from './quantized.js';
 import { readWeights } from './read-weights.js';
 import type { WeightSource } from './weight-source.js';
 
@@ -19,11 +21,16 @@ export interface LocalStoreOptions {
   readonly weights?: WeightSource | undefined;
 }
 
-/** The plain store: every weight whole, in a buffer of its own, with its gradient beside it. For inference, tests and small tools. */
+/**
+ * The plain store: every weight whole, in a buffer of its own, with its gradient beside it. What is to be kept as codes is, and has a value
+ * while it is used. For inference, tests and small tools.
+ */
 export class LocalStore implements ParameterStore {
   readonly dtype: FloatDType;
   readonly #gradientDtype: FloatDType;
   readonly #values = new Map<Parameter, Tensor>();
+  readonly #quantized = new Map<Parameter, Quantized>();
+  readonly #working = new WorkingValues();
   readonly #gradients = new Map<Parameter, Tensor>();
   readonly #attached = new Set<Parameter>();
   readonly #seed: number;
@@ -52,11 +59,19 @@ export class LocalStore implements ParameterStore {
     for (const parameter of [...this.#attached]) if (!present.has(parameter)) this.#drop(parameter);
     for (const [name, parameter] of this.#names) {
       if (this.#attached.has(parameter)) continue;
+      const format = storageOf(name, parameter);
       parameter.attach(this);
       this.#attached.add(parameter);
+      const begin = (target: Tensor, start: number) => initialise(parameter.init, { seed: this.#seed, name }, target, start);
+      if (format) {
+        const codes = Quantized.empty(this.device, format, parameter.numel, { kind: 'parameters' });
+        this.#quantized.set(parameter, codes);
+        if (!weights?.has(name)) codes.setBy(begin);
+        continue;
+      }
       const values = empty(this.device, parameter.shape, this.dtype, { kind: 'parameters' }).keep();
       this.#values.set(parameter, values);
-      if (!weights?.has(name)) initialise(parameter.init, { seed: this.#seed, name }, values, 0);
+      if (!weights?.has(name)) begin(values, 0);
     }
   }
 
@@ -69,7 +84,7 @@ export class LocalStore implements ParameterStore {
       const known = [...store.#names].filter(([name]) => weights.has(name));
       await readWeights(
         weights,
-        known.map(([name, parameter]) => ({ name, start: 0, target: store.#values.get(parameter)! })),
+        known.map(([name, parameter]) => ({ name, start: 0, target: (store.#values.get(parameter) ?? store.#quantized.get(parameter))! })),
       );
       return store;
     } catch (error) {
@@ -81,10 +96,13 @@ export class LocalStore implements ParameterStore {
   }
 
   use(parameter: Parameter): Tensor {
-    return this.#values.get(parameter)!;
+    const codes = this.#quantized.get(parameter);
+    return codes ? this.#working.use(parameter, () => codes.values(parameter.shape, this.dtype)) : this.#values.get(parameter)!;
   }
 
-  done(): void {}
+  done(parameter: Parameter): void {
+    this.#working.done(parameter);
+  }
 
   gradientTarget(parameter: Parameter): GradientTarget {
     const present = this.#gradients.get(parameter);
@@ -107,17 +125,25 @@ export class LocalStore implements ParameterStore {
     this.#gradients.clear();
   }
 
-  /** Weights by name. The tensors stay the store's. */
+  /** Weights by name. The tensors stay the store's. @throws DeepSpeedError where one is kept as codes, and so is not what it was */
   stateDict(): Map<string, Tensor> {
-    return new Map([...this.#names].map(([name, parameter]) => [name, this.#values.get(parameter)!]));
+    return new Map(
+      [...this.#names].map(([name, parameter]) => {
+        const value = this.#values.get(parameter);
+        if (value) return [name, value];
+        const text = `${name} is kept as ${parameter.storage} codes, so its weights are no more what they were`;
+        throw new DeepSpeedError('ERR_QUANTIZED', `${text}; load the model without quantization to have or save them`);
+      }),
+    );
   }
 
   dispose(): void {
     for (const parameter of [...this.#attached]) this.#drop(parameter);
+    this.#working.dispose();
   }
 
   #drop(parameter: Parameter): void {
-    for (const tensors of [this.#values, this.#gradients]) {
+    for (const tensors of [this.#values, this.#quantized, this.#gradients]) {
       tensors.get(parameter)?.dispose();
       tensors.delete(parameter);
     }

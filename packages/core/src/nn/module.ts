@@ -20,6 +20,9 @@ export abstract class Module<Args extends unknown[] = any[], Result = unknown> {
   /** What the parameters of a model begin with, where whoever takes it says nothing else; what it lacks is left to their initialisers. Of the outermost module. */
   weights?: WeightSource | undefined;
 
+  /** Whether its weights stay as they are where those of a model are quantised: few numbers that much depends on, such as a router's. */
+  readonly keepsPrecision: boolean = false;
+
   abstract forward(...args: Args): Result;
 
   call(...args: Args): Result {

@@ -5,6 +5,7 @@ import { accumulate } from '../ops/accumulate.js';
 import { cast } from '../ops/cast.js';
 import type { GradientTarget } from '../ops/define-op.js';
 import { launch } from '../ops/launch.js';
+import type { QuantizedFormat } from '../ops/quantized-format.js';
 import type { Device } from '../tensor/device.js';
 import type { Shape, Tensor, TensorSpec } from '../tensor/tensor.js';
 import { numelOf } from '../tensor/tensor.js';
@@ -39,6 +40,8 @@ export interface ParameterStore {
  */
 export class Parameter implements TensorSpec {
   requiresGrad = true;
+  /** What a store keeps it as while it is frozen: codes of that format, which it makes values of when they are used. Default: as it is. */
+  storage: QuantizedFormat | undefined;
   #store: ParameterStore | undefined;
 
   constructor(

@@ -1,16 +1,19 @@
 import type { DType } from '../dtype.js';
 import { cast } from '../ops/cast.js';
 import { launch } from '../ops/launch.js';
+import { QUANTIZED_BLOCK } from '../ops/quantized-format.js';
 import { empty } from '../tensor/create.js';
+import type { Device } from '../tensor/device.js';
 import { scope } from '../tensor/scope.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { Quantized } from './quantized.js';
 import type { WeightSource } from './weight-source.js';
 
-/** Memory, of any float dtype, and what it is to hold: elements of a parameter from `start` on. */
+/** Memory, of any float dtype or of codes, and what it is to hold: elements of a parameter from `start` on. */
 export interface WeightPart {
   readonly name: string;
   readonly start: number;
-  readonly target: Tensor;
+  readonly target: Tensor | Quantized;
 }
 
 /** Reads under way at a time: what keeps a disk busy, and more threads than Node has for files gain nothing. */
@@ -26,15 +29,15 @@ interface Block {
 }
 
 /**
- * Fills memory of one device from a source. What is stored in the dtype that is wanted is read into its place; other dtypes pass through
- * memory of the device beside it, at most as much as the largest of the parts takes, and are cast there.
+ * Fills memory of one device from a source. What is stored in the dtype that is wanted is read into its place; other dtypes, and what
+ * becomes codes, pass through memory of the device beside it, at most as much as the largest of the parts takes, and are cast there.
  *
  * @throws what the source throws; the memory holds some of the values then
  */
 export async function readWeights(source: WeightSource, parts: readonly WeightPart[]): Promise<void> {
   const [first] = parts;
-  if (!first || first.target.device.backend.dry) return;
-  const { backend } = first.target.device;
+  if (!first || deviceOf(first.target).backend.dry) return;
+  const { backend } = deviceOf(first.target);
   const largest = parts.reduce((most, { target }) => Math.max(most, target.numel), 0);
   const blocks = blocksOf(parts, Math.min(BLOCK, Math.ceil(largest / LANES)));
   // Reads are no part of the stream: what was queued on this memory, or on what was there before it, comes first.
@@ -57,7 +60,9 @@ export async function readWeights(source: WeightSource, parts: readonly WeightPa
 
 function* blocksOf(parts: readonly WeightPart[], most: number): Generator<Block> {
   for (const part of parts) {
-    for (let at = 0; at < part.target.numel; at += most) yield { part, at, count: Math.min(most, part.target.numel - at) };
+    // Codes come in whole blocks of their own.
+    const step = part.target instanceof Quantized ? roundUp(most, QUANTIZED_BLOCK) : most;
+    for (let at = 0; at < part.target.numel; at += step) yield { part, at, count: Math.min(step, part.target.numel - at) };
   }
 }
 
@@ -70,14 +75,16 @@ class Lane {
 
   async read({ part: { name, start, target }, at, count }: Block): Promise<void> {
     const stored = this.source.dtypeOf(name);
-    const wanted = flat(target, at, count);
-    const stage = stored === target.dtype ? undefined : this.#stageOf(target, stored, count);
+    const device = deviceOf(target);
+    const wanted = target instanceof Quantized ? target.narrow(at, count) : flat(target, at, count);
+    const stage = wanted instanceof Quantized || stored !== wanted.dtype ? this.#stageOf(device, stored, count) : undefined;
     try {
-      await this.source.read(name, start + at, stage ?? wanted);
+      await this.source.read(name, start + at, stage ?? (wanted as Tensor));
       if (!stage) return;
-      launch(cast, [stage], [wanted], {});
+      if (wanted instanceof Quantized) wanted.set(stage);
+      else launch(cast, [stage], [wanted], {});
       // The next block comes into the same memory.
-      await target.device.backend.synchronize();
+      await device.backend.synchronize();
     } finally {
       stage?.dispose();
       wanted.dispose();
@@ -89,13 +96,21 @@ class Lane {
     this.#stage = undefined;
   }
 
-  #stageOf({ device }: Tensor, dtype: DType, count: number): Tensor {
+  #stageOf(device: Device, dtype: DType, count: number): Tensor {
     if (this.#stage?.dtype !== dtype || this.#stage.numel < count) {
       this.dispose();
       this.#stage = empty(device, [count], dtype, { kind: 'data' }).keep();
     }
     return this.#stage.narrow(0, count).keep();
   }
+}
+
+function deviceOf(target: Tensor | Quantized): Device {
+  return target instanceof Quantized ? target.codes.device : target.device;
+}
+
+function roundUp(n: number, multiple: number): number {
+  return Math.ceil(n / multiple) * multiple;
 }
 
 /** A view of elements, whatever the shape. The caller's. */

@@ -5,10 +5,6 @@ import { numelOf } from '../tensor/tensor.js';
 import { packShards, SHARD_BYTES, shardName } from './shards.js';
 import { safetensorsHeader, type TensorPlan } from './write.js';
 
-const INDEX = 'model.safetensors.index.json';
-/** Files of weights of an earlier save, which libraries would find beside the new ones. */
-const WEIGHTS = /^model(-\d{5}-of-\d{5})?\.safetensors$/;
-
 /** A file that goes beside the weights as it is, such as a tokenizer's. */
 export interface CompanionFile {
   /** In the directory; may lie in a folder of it. */
@@ -20,6 +16,8 @@ export interface CompanionFile {
 export interface WeightFilesOptions {
   /** Larger models become several files with an index; default 5e9. */
   readonly maxShardBytes?: number | undefined;
+  /** What files of weights begin with, and the config beside them is called; default 'model' and 'config.json'. */
+  readonly names?: { readonly weights: 'model' | 'adapter_model'; readonly config: string } | undefined;
   /** Runs an operation on a file; may tell its failure in other words. */
   readonly guarded?: <T>(path: string, body: () => Promise<T>) => Promise<T>;
 }
@@ -35,6 +33,7 @@ interface Shard {
  */
 export class WeightFiles {
   readonly #shards: readonly Shard[];
+  readonly #names: NonNullable<WeightFilesOptions['names']>;
   readonly #guarded: NonNullable<WeightFilesOptions['guarded']>;
   readonly #temporary: string[] = [];
   #shard = 0;
@@ -45,11 +44,12 @@ export class WeightFiles {
   constructor(
     readonly directory: string,
     readonly plans: readonly TensorPlan[],
-    { maxShardBytes = SHARD_BYTES, guarded = (_, body) => body() }: WeightFilesOptions = {},
+    { maxShardBytes = SHARD_BYTES, names, guarded = (_, body) => body() }: WeightFilesOptions = {},
   ) {
     this.#guarded = guarded;
+    this.#names = names ?? { weights: 'model', config: 'config.json' };
     const packed = packShards(plans, sizeOf, maxShardBytes);
-    this.#shards = packed.map((plans, index) => ({ name: shardName('model', index, packed.length), plans }));
+    this.#shards = packed.map((plans, index) => ({ name: shardName(this.#names.weights, index, packed.length), plans }));
   }
 
   async begin(): Promise<void> {
@@ -72,17 +72,21 @@ export class WeightFiles {
       await this.#open();
       await this.#close();
     }
+    const { weights, config: configName } = this.#names;
+    const index = `${weights}.safetensors.index.json`;
     const names = new Set(this.#shards.map(({ name }) => name));
     for (const name of names) await this.#rename(name);
     if (names.size > 1) {
       const weight_map = Object.fromEntries(this.#shards.flatMap(({ name, plans }) => plans.map((plan) => [plan.name, name])));
       const total_size = this.plans.reduce((sum, plan) => sum + sizeOf(plan), 0);
-      await this.#writeJson(INDEX, { metadata: { total_size }, weight_map });
+      await this.#writeJson(index, { metadata: { total_size }, weight_map });
     }
-    if (config) await this.#writeJson('config.json', config);
+    if (config) await this.#writeJson(configName, config);
     for (const companion of companions) await this.#copy(companion);
+    // Files of weights of an earlier save, which libraries would find beside the new ones.
+    const earlier = new RegExp(`^${weights}(-\\d{5}-of-\\d{5})?\\.safetensors$`);
     const stale = (await readdir(this.directory)).filter(
-      (name) => (WEIGHTS.test(name) && !names.has(name)) || (name === INDEX && names.size === 1),
+      (name) => (earlier.test(name) && !names.has(name)) || (name === index && names.size === 1),
     );
     for (const name of stale) await rm(join(this.directory, name), { force: true });
     await this.#guarded(this.directory, async () => {

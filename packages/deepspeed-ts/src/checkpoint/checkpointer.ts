@@ -3,7 +3,7 @@ import { rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { namedParameters } from '@deepspeed-ts/core';
+import { namedParameters, type Parameter } from '@deepspeed-ts/core';
 import { companionsOf, huggingFaceConfigOf } from '../engine/save-model.js';
 import { DynamicLossScaler } from '../precision/index.js';
 import { agree } from './agreement.js';
@@ -63,7 +63,7 @@ export class Checkpointer {
     const started = performance.now();
     const snapshot = await takeSnapshot(store, {
       directory: join(root, first.saving),
-      wanted: ({ requiresGrad }) => requiresGrad || !excludeFrozen,
+      wanted: (parameter) => !isExcluded(parameter, excludeFrozen),
       threads: this.#threads,
     });
     const finished = commit({
@@ -218,7 +218,7 @@ export class Checkpointer {
 
   #describe(tag: string, excludeFrozen: boolean) {
     const { model, config, store, optimizer, scheduler, lossScaler, dataloader } = this.#parts;
-    const frozen = [...namedParameters(model)].filter(([, { requiresGrad }]) => !requiresGrad).map(([name]) => name);
+    const excluded = [...namedParameters(model)].filter(([, parameter]) => isExcluded(parameter, excludeFrozen)).map(([name]) => name);
     return {
       tag,
       saved_at: new Date().toISOString(),
@@ -230,9 +230,14 @@ export class Checkpointer {
       scheduler: scheduler?.stateDict() ?? null,
       loss_scaler: lossScaler instanceof DynamicLossScaler ? lossScaler.stateDict() : null,
       dataloader: dataloader?.stateDict() ?? null,
-      excluded_weights: excludeFrozen ? frozen : [],
+      excluded_weights: excluded,
     };
   }
+}
+
+/** Codes are never saved: they come from the model that training began with, as they did in the first place. */
+function isExcluded({ requiresGrad, storage }: Parameter, excludeFrozen: boolean): boolean {
+  return !requiresGrad && (excludeFrozen || storage !== undefined);
 }
 
 /** A save goes on when the working directory may have changed. Leaves what is no path to {@link checkPath}. */

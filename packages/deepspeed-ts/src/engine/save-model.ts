@@ -8,11 +8,13 @@ import {
   type FloatDType,
   type Module,
   narrowF32,
+  type Parameter,
   type TensorPlan,
   WeightFiles,
+  type WeightFilesOptions,
 } from '@deepspeed-ts/core';
-import { configWithDtype, DecoderLM, type PretrainedModel } from '@deepspeed-ts/transformers';
-import type { OptimizerOptions, ZeroStore } from '@deepspeed-ts/zero';
+import { configWithDtype, decoderOf, PeftModel, type PretrainedModel } from '@deepspeed-ts/transformers';
+import type { OptimizerOptions, Placement, UnitLayout, ZeroStore } from '@deepspeed-ts/zero';
 import { agree } from '../checkpoint/agreement.js';
 import { CheckpointError } from '../checkpoint/error.js';
 import { guarded } from '../checkpoint/files.js';
@@ -38,7 +40,10 @@ export interface SavedModel {
 /** Elements that are read from the device and written at a time. */
 const BLOCK = 2 ** 22;
 
-/** Streams the weights of all ranks into rank 0's files. Every rank calls it, and it fails on every rank or on none. */
+/**
+ * Streams the weights of all ranks into rank 0's files: of a model with adapters what is trained of it, as PEFT has it. Every rank calls it, and it
+ * fails on every rank or on none.
+ */
 export async function saveModel(
   directory: string,
   { model, device, store }: SavedModel,
@@ -47,10 +52,16 @@ export async function saveModel(
 ): Promise<void> {
   const { communicator, layouts } = store;
   const writes = communicator.rank === 0;
+  const form = formOf(model);
   const plans = layouts.flatMap(({ placements }) =>
-    placements.map(({ name, parameter }): TensorPlan => ({ name, shape: parameter.shape, dtype })),
+    placements.flatMap(({ name, parameter }): TensorPlan[] => {
+      const saved = form.nameOf(name, parameter);
+      return saved === undefined ? [] : [{ name: saved, shape: parameter.shape, dtype }];
+    }),
   );
-  const files = new WeightFiles(directory, plans, { maxShardBytes, guarded });
+  const files = new WeightFiles(directory, plans, { maxShardBytes, guarded, names: form.files });
+  const isWanted = ({ name, parameter }: Placement) => form.nameOf(name, parameter) !== undefined;
+  const isWritten = ({ placements }: UnitLayout) => writes && failure === undefined && placements.some(isWanted);
   let failure: unknown;
   const attempt = async (body: () => Promise<void>) => {
     if (!writes || failure !== undefined) return;
@@ -63,7 +74,8 @@ export async function saveModel(
   await attempt(() => files.begin());
   try {
     // Gathering is collective: whoever does not write, or has failed to, still takes part.
-    for await (const { placement, dtype: from, read } of store.exportUnits('weights', () => writes && failure === undefined)) {
+    for await (const { placement, dtype: from, read } of store.exportUnits('weights', isWritten)) {
+      if (!isWanted(placement)) continue;
       await attempt(async () => {
         const { name, numel } = placement;
         for (let at = 0; at < numel; at += BLOCK) {
@@ -76,12 +88,35 @@ export async function saveModel(
     await files.abandon();
     throw error;
   }
-  await attempt(async () => files.finish(huggingFaceConfigOf(model, huggingFaceConfig, dtype), await companionsOf(model)));
+  const config = huggingFaceConfig ?? form.config;
+  await attempt(async () => files.finish(config && form.withDtype(config, dtype), await companionsOf(model)));
   await agree(communicator, device, async () => {
     if (failure === undefined) return;
     await files.abandon();
     throw failure;
   });
+}
+
+/** What a model is saved as. */
+interface SavedForm {
+  /** `undefined` leaves a parameter out. */
+  nameOf(name: string, parameter: Parameter): string | undefined;
+  readonly files?: WeightFilesOptions['names'];
+  readonly config: Readonly<Record<string, unknown>> | undefined;
+  withDtype(config: Readonly<Record<string, unknown>>, dtype: FloatDType): Readonly<Record<string, unknown>>;
+}
+
+function formOf(model: Module): SavedForm {
+  if (!(model instanceof PeftModel)) {
+    return { nameOf: (name) => name, config: decoderOf(model)?.config.huggingFace, withDtype: configWithDtype };
+  }
+  const names = new Map([...model.savedParameters()].map(([name, parameter]) => [parameter, name]));
+  return {
+    nameOf: (_, parameter) => names.get(parameter),
+    files: { weights: 'adapter_model', config: 'adapter_config.json' },
+    config: model.savedConfig(),
+    withDtype: (config) => config,
+  };
 }
 
 /** What config.json says beside weights of a dtype; `undefined` for a model that has no such form. */
@@ -90,7 +125,7 @@ export function huggingFaceConfigOf(
   given?: SaveModelOptions['huggingFaceConfig'],
   dtype: FloatDType = 'f32',
 ): Readonly<Record<string, unknown>> | undefined {
-  const config = given ?? (model instanceof DecoderLM ? model.config.huggingFace : undefined);
+  const config = given ?? decoderOf(model)?.config.huggingFace;
   return config && configWithDtype(config, dtype);
 }
 

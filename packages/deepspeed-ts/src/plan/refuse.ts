@@ -1,5 +1,5 @@
 import type { Backend } from '@deepspeed-ts/core';
-import { DecoderLM } from '@deepspeed-ts/transformers';
+import { decoderOf } from '@deepspeed-ts/transformers';
 import type { DeepSpeedConfig } from '../config/index.js';
 import { readConfig } from '../config/source.js';
 import type { DeviceName } from '../device.js';
@@ -45,7 +45,6 @@ export async function refuseWhatCannotFit(
     device,
     memoryModel: memory,
   };
-  const whole =
-    model instanceof DecoderLM ? await requestOf({ ...own, model, config: options.config, worldSize: ranks, device }) : stateAlone;
+  const whole = decoderOf(model) ? await requestOf({ ...own, model, config: options.config, worldSize: ranks, device }) : stateAlone;
   throw new DoesNotFitError(await planRequest(stateAlone, config), limit, await cheapestFit(whole, limit));
 }

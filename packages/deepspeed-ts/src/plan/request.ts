@@ -1,6 +1,6 @@
 import { type Batch, DeepSpeedError, type MemoryModel, namedParameters } from '@deepspeed-ts/core';
 import { cpuMemoryModel } from '@deepspeed-ts/kernels-cpu';
-import { DecoderLM, decoderConfig } from '@deepspeed-ts/transformers';
+import { DecoderLM, decoderConfig, decoderOf } from '@deepspeed-ts/transformers';
 import type { DeepSpeedConfig } from '../config/index.js';
 import { readConfig } from '../config/source.js';
 import type { DeviceName } from '../device.js';
@@ -50,7 +50,7 @@ export async function requestOf(options: PlanOptions): Promise<PlanRequest> {
   if (!model) throw new DeepSpeedError('ERR_PLAN', '[plan] expected a model or a modelConfig, got neither');
   if (!Number.isInteger(worldSize) || worldSize < 1)
     throw new DeepSpeedError('ERR_PLAN', `[plan] worldSize: expected a number of ranks, at least 1, got ${worldSize}`);
-  const longest = model instanceof DecoderLM ? model.config.maxPositions : undefined;
+  const longest = decoderOf(model)?.config.maxPositions;
   const sequenceLength = options.sequenceLength ?? longest;
   if (longest !== undefined && sequenceLength! > longest)
     throw new DeepSpeedError('ERR_PLAN', `[plan] sequenceLength: the model takes at most ${longest} tokens, got ${sequenceLength}`);

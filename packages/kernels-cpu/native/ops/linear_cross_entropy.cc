@@ -156,7 +156,8 @@ static bool add_product(const float* block, int64_t m, int64_t n, bool of_weight
 }
 
 template <class T, class TW> static const char* backward(const Call& c, const Head& h, bool accumulate) {
-  const View &x = c.in[1], &w = c.in[2], &dx = c.out[0], &dw = c.out[1];
+  const View &x = c.in[1], &w = c.in[2], &dx = c.out[0];
+  TW* dw = c.n_out > 1 ? c.out[1].as<TW>() : nullptr;  // none of a head that is frozen
   const float* lse = c.in[4].as<float>();
   const float scale = h.valid ? *c.in[0].as<float>() / (float)h.valid : 0.0f;
   float* block = (float*)scratch(-1, kBlockSlot, (size_t)(h.block_rows * h.block_columns) * sizeof(float));
@@ -167,14 +168,14 @@ template <class T, class TW> static const char* backward(const Call& c, const He
     dx_sum = (float*)scratch(-1, kDxSlot, (size_t)(h.n * h.c) * sizeof(float));
     if (!dx_sum) return kOutOfWorkspace;
   }
-  if (dtype_of<TW>::value != F32 && h.block_rows < h.n) {
+  if (dw && dtype_of<TW>::value != F32 && h.block_rows < h.n) {
     dw_sum = (float*)scratch(-1, kDwSlot, (size_t)(h.block_columns * h.c) * sizeof(float));
     if (!dw_sum) return kOutOfWorkspace;
   }
   bool ok = true;
   for (int64_t j = 0; j < h.v && ok; j += h.block_columns) {
     const int64_t n = smaller(h.block_columns, h.v - j);
-    TW* dw_block = dw.as<TW>() + j * h.c;
+    TW* dw_block = dw ? dw + j * h.c : nullptr;
     for (int64_t i = 0; i < h.n && ok; i += h.block_rows) {
       const int64_t m = smaller(h.block_rows, h.n - i);
       if (!logits<T>(x, w, h, i, m, j, n, block)) return kOutOfWorkspace;
@@ -190,8 +191,9 @@ template <class T, class TW> static const char* backward(const Call& c, const He
       const T *xs = x.as<T>() + i * h.c, *ws = w.as<T>() + j * h.c;
       ok = dx_sum ? add_product(block, m, n, false, ws, h.c, dx_sum + i * h.c, j > 0)
                   : add_product(block, m, n, false, ws, h.c, dx.as<T>() + i * h.c, j > 0);
-      ok = ok && (dw_sum ? add_product(block, m, n, true, xs, h.c, dw_sum, i > 0)
-                         : add_product(block, m, n, true, xs, h.c, dw_block, i > 0 || accumulate));
+      if (dw)
+        ok = ok && (dw_sum ? add_product(block, m, n, true, xs, h.c, dw_sum, i > 0)
+                           : add_product(block, m, n, true, xs, h.c, dw_block, i > 0 || accumulate));
     }
     if (dw_sum)
       parallel(n, 16, [&](int64_t begin, int64_t end, int) {
@@ -211,7 +213,7 @@ KERNEL(linear_cross_entropy_backward, kFloats) {
   const bool accumulate = c.attrs[1] != 0;
   return by_float(c.in[1].dtype, [&](auto t) -> const char* {
     using T = decltype(t);
-    if (c.out[1].dtype == F32) return backward<T, float>(c, h, accumulate);
+    if (c.n_out > 1 && c.out[1].dtype == F32) return backward<T, float>(c, h, accumulate);
     return backward<T, T>(c, h, accumulate);
   });
 }

@@ -30,18 +30,20 @@ KERNEL(linear_cross_entropy_backward, kFloats) {
   Head h;
   if (const char* error = read_head(c, 1, c.attrs[0], c.attrs[2], "linear_cross_entropy_backward", h)) return error;
   const bool accumulate = c.attrs[1] != 0;
-  const View &dx = c.out[0], &dw = c.out[1];
-  if (dx.dtype != h.dtype || (dw.dtype != h.dtype && dw.dtype != F32))
+  const View& dx = c.out[0];
+  const bool wanted = c.n_out > 1;  // there is no dw of a head that is frozen
+  const View dw = wanted ? c.out[1] : View{};
+  if (dx.dtype != h.dtype || (wanted && dw.dtype != h.dtype && dw.dtype != F32))
     return error_text("linear_cross_entropy_backward: dx must have x's dtype (code %d) and dw that or f32, got codes %d and %d", h.dtype,
                       dx.dtype, dw.dtype);
   if (h.n == 0 || h.c == 0) {
-    if (!accumulate) cudaMemsetAsync(dw.data, 0, size_t(dw.bytes()), c.stream);
+    if (wanted && !accumulate) cudaMemsetAsync(dw.data, 0, size_t(dw.bytes()), c.stream);
     return nullptr;
   }
   Chunk chunk;
   float* scale = static_cast<float*>(scratch(kScratchB, sizeof(float)));
   // Sums over several chunks stay in f32 until the last.
-  const bool sums = dw.dtype != F32 && h.chunks() > 1 && dw.numel * 4 <= kMostSums;
+  const bool sums = wanted && dw.dtype != F32 && h.chunks() > 1 && dw.numel * 4 <= kMostSums;
   float* sum = sums ? static_cast<float*>(scratch(kScratchC, size_t(dw.numel) * 4)) : nullptr;
   if (!chunk_room(h, true, chunk) || !scale || (sums && !sum)) return kNoWorkspace;
   gradient_scale<<<1, 1024, 0, c.stream>>>(c.in[0].as<float>(), h.labels, h.n, scale);
@@ -55,6 +57,7 @@ KERNEL(linear_cross_entropy_backward, kFloats) {
                                                                       h.stride, int(h.v), i, h.labels, c.in[4].as<float>(), scale, h.uncap());
     });
     if (const char* error = make_dx(h, i, m, chunk.gradient, dx, c.stream)) return error;
+    if (!wanted) continue;
     const char* error = sums ? add_dw(h, i, m, chunk.gradient, sum, F32, i > 0, c.stream)
                              : add_dw(h, i, m, chunk.gradient, dw.data, DType(dw.dtype), i > 0 || accumulate, c.stream);
     if (error) return error;

@@ -134,6 +134,13 @@ describe('a run of two ranks that is interrupted', () => {
     },
     { what: 'with a loss scale that moves', run: { model: 'gpt', stage: 2, fp16: true, accumulation: 3 }, cut: 16, resumeAt: 0 },
     { what: 'with uneven, tied and frozen parameters', run: { model: 'odd', stage: 0 }, cut: 5, resumeAt: 3 },
+    {
+      what: 'with adapters, in bf16, within a step',
+      run: { model: 'lora', stage: 2, bf16: true, dropout: 0.2, accumulation: 3 },
+      cut: 17,
+      resumeAt: 3,
+    },
+    { what: 'with adapters on weights in 4 bits', run: { model: 'lora', stage: 3, bf16: true, quantization: 'nf4' }, cut: 5, resumeAt: 1 },
   ];
   const results = new Map<string, [TaskResult, TaskResult]>();
   const total = (run: Run) => 12 * (run.accumulation ?? 1);

@@ -3,7 +3,16 @@ import { cudaBackend } from '@deepspeed-ts/kernels-cuda';
 import { plan } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import type { PlanRankArgs } from '../plan/plan-rank.js';
-import { type MeasuredMemory, measure, nameOf, type PlannedRun, planOptions, type RunScale, sweep } from '../plan/planned-run.js';
+import {
+  adapterSweep,
+  type MeasuredMemory,
+  measure,
+  nameOf,
+  type PlannedRun,
+  planOptions,
+  type RunScale,
+  sweep,
+} from '../plan/planned-run.js';
 import { runWorld } from '../spawn-world.js';
 import { gpus } from './devices.js';
 
@@ -45,7 +54,7 @@ describe.skipIf(gpus() === 0)('a planned peak on a GPU', () => {
 
 describe.skipIf(gpus(2) < 2)('a planned peak on two GPUs', () => {
   test('is within 2% of what the allocator of each rank counts', async () => {
-    const runs = sweep(2);
+    const runs = [...sweep(2), ...adapterSweep()];
     const ranks = await runWorld<MeasuredMemory[], PlanRankArgs>(new URL('../plan/plan-rank.ts', import.meta.url), 2, {
       args: { runs, scale: SCALE, device: 'cuda' },
       timeoutMs: 240_000,

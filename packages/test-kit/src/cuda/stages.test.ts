@@ -6,6 +6,13 @@ import { gpus } from './devices.js';
 
 const STAGES = [0, 1, 2, 3] as const;
 
+const lora: TrainingRun = {
+  model: 'lora',
+  stage: 0,
+  optimizer: { type: 'AdamW', params: { lr: 1e-3, weight_decay: 0.1 } },
+  steps: 12,
+};
+
 const families: Readonly<Record<string, TrainingRun>> = {
   'f32, 1 micro-batch': { model: 'gpt', stage: 0, steps: 20 },
   'bf16, 3 micro-batches': { model: 'gpt', stage: 0, bf16: true, accumulation: 3, steps: 20 },
@@ -15,6 +22,9 @@ const families: Readonly<Record<string, TrainingRun>> = {
   'fp16 with overflows': { model: 'odd', stage: 0, fp16: true, overflowAt: [1, 2, 5], steps: 8 },
   'a mixture of experts, bf16': { model: 'mixtral', stage: 0, bf16: true, accumulation: 2, steps: 6 },
   'a mixture of experts, f32, recomputed': { model: 'mixtral', stage: 0, recompute: true, accumulation: 2, steps: 6 },
+  'adapters, bf16, dropout': { ...lora, bf16: true, dropout: 0.2, accumulation: 2 },
+  'adapters on weights in 4 bits, bf16': { ...lora, bf16: true, quantization: 'nf4' },
+  'adapters on weights in 8 bits, f32, recomputed': { ...lora, quantization: 'int8', recompute: true },
   'units in an order that changes from pass to pass': { model: 'wandering', stage: 0, accumulation: 2, steps: 8 },
 };
 

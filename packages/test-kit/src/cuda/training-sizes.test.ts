@@ -133,6 +133,13 @@ const products: readonly Case[] = [
     inputs: [randn([777, 3072]), weight(2048, 2048, 1), weight(512, 2048, 2), weight(512, 2048, 3)],
     attrs: { n: 3, layout: 0, columnOffset: 0 },
   },
+  {
+    op: 'linear_dx',
+    inputs: [randn([777, 3072]), weight(512, 16, 1)],
+    attrs: { n: 1, layout: 0, columnOffset: 2048 },
+  },
+  { op: 'linear_add', inputs: [randn([777, 16]), weight(512, 16, 1)], attrs: { columnOffset: 2048 }, outputs: [randn([777, 3072], 1, 2)] },
+  ...[0, 1].map((format): Case => ({ op: 'quantize', inputs: [randn([1037, 4099])], attrs: { format } })),
   ...[0, 1].flatMap((accumulate): Case[] => [
     {
       op: 'linear_dw',

@@ -2,7 +2,7 @@ import { plan } from 'deepspeed-ts';
 import { describe, expect, test } from 'vitest';
 import { runWorld } from '../spawn-world.js';
 import type { PlanRankArgs } from './plan-rank.js';
-import { type MeasuredMemory, nameOf, type PlannedRun, planOptions, sweep } from './planned-run.js';
+import { adapterSweep, type MeasuredMemory, nameOf, type PlannedRun, planOptions, sweep } from './planned-run.js';
 
 /** How far a plan may be from the allocator's own peak. */
 const TOLERANCE = 0.02;
@@ -37,6 +37,14 @@ describe('a planned peak is within 2% of what the allocator counts', () => {
       expect(await wrong(sweep(world), world)).toEqual([]);
     },
     240_000,
+  );
+
+  test.each([1, 2])(
+    'with adapters on frozen weights, kept as they are or as codes, with %i real ranks',
+    async (world) => {
+      expect(await wrong(adapterSweep(), world)).toEqual([]);
+    },
+    120_000,
   );
 
   test('whatever else of a config decides about memory', async () => {

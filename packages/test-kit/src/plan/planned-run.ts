@@ -1,6 +1,6 @@
-import { type Backend, type Communicator, type MemoryKind, uniforms } from '@deepspeed-ts/core';
+import { type Backend, type Communicator, type MemoryKind, type QuantizedFormat, quantizeWeights, uniforms } from '@deepspeed-ts/core';
 import { CudaBackend } from '@deepspeed-ts/kernels-cuda';
-import { DecoderLM, decoderConfig, gpt2 } from '@deepspeed-ts/transformers';
+import { DecoderLM, decoderConfig, getPeftModel, gpt2, type PeftModel } from '@deepspeed-ts/transformers';
 import { type Batch, initialize, type PlanOptions } from 'deepspeed-ts';
 
 /** One training whose memory is planned and then measured, as data. */
@@ -13,6 +13,8 @@ export interface PlannedRun {
   /** Merged into the config. */
   readonly config?: Readonly<Record<string, unknown>>;
   readonly dropout?: number;
+  /** Adapters on a frozen model, which is kept as it is or as codes. */
+  readonly adapters?: 'plain' | QuantizedFormat;
 }
 
 /** What the allocator's own counters say of one rank. */
@@ -38,9 +40,9 @@ export interface RunScale {
 export const SMALL: RunScale = { dim: 64, layers: 3, vocabulary: 300, tokens: 24, microBatch: 2, headDim: 16 };
 
 export function plannedModel(
-  { family, recompute, dropout = 0 }: PlannedRun,
+  { family, recompute, dropout = 0, adapters }: PlannedRun,
   { dim, layers, vocabulary, tokens, headDim }: RunScale,
-): DecoderLM {
+): DecoderLM | PeftModel {
   const heads = dim / headDim;
   const model = new DecoderLM(
     family === 'gpt2'
@@ -59,7 +61,9 @@ export function plannedModel(
         }),
   );
   model.recompute = recompute;
-  return model;
+  if (adapters === undefined) return model;
+  if (adapters !== 'plain') quantizeWeights(model, adapters);
+  return getPeftModel(model, { r: 8, loraDropout: dropout });
 }
 
 export function plannedConfig({ stage, precision, accumulation, config }: PlannedRun, { microBatch }: RunScale): Record<string, unknown> {
@@ -124,6 +128,18 @@ const STAGES = [0, 1, 2, 3] as const;
 const PRECISIONS = ['fp32', 'bf16', 'fp16'] as const;
 const FAMILIES = ['gpt2', 'llama'] as const;
 
+/** Adapters on weights of each kind, at every stage. */
+export function adapterSweep(): PlannedRun[] {
+  const kinds = ['plain', 'nf4', 'int8'] as const;
+  return STAGES.flatMap((stage) =>
+    kinds.map((adapters, i): PlannedRun => {
+      const family = FAMILIES[(stage + i) % FAMILIES.length]!;
+      const dropout = family === 'gpt2' && i > 0 ? 0.1 : 0;
+      return { family, stage, precision: 'bf16', accumulation: 1 + (stage % 2), recompute: i === 1, adapters, dropout };
+    }),
+  );
+}
+
 /** Every stage, precision and family; accumulation and recomputing go through all their pairs meanwhile, beginning elsewhere in each world. */
 export function sweep(world: number): PlannedRun[] {
   let turn = world;
@@ -139,7 +155,7 @@ export function sweep(world: number): PlannedRun[] {
   );
 }
 
-export function nameOf({ family, stage, precision, accumulation, recompute, config = {} }: PlannedRun, world: number): string {
+export function nameOf({ family, stage, precision, accumulation, recompute, config = {}, adapters }: PlannedRun, world: number): string {
   const extra = Object.keys(config).length > 0 ? `, ${JSON.stringify(config)}` : '';
-  return `${family}, stage ${stage}, ${precision}, ${accumulation} micro-batches${recompute ? ', recomputed' : ''}, ${world} ranks${extra}`;
+  return `${family}, stage ${stage}, ${precision}, ${accumulation} micro-batches${recompute ? ', recomputed' : ''}, ${adapters ? `adapters on ${adapters} weights, ` : ''}${world} ranks${extra}`;
 }

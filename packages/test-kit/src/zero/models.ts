@@ -10,6 +10,8 @@ import {
   linearCrossEntropy,
   Module,
   Parameter,
+  type QuantizedFormat,
+  quantizeWeights,
   swiglu,
   type Tensor,
 } from '@deepspeed-ts/core';
@@ -24,6 +26,8 @@ export const CONTEXT = 8;
 export interface ModelOptions {
   readonly dropout?: number;
   readonly recompute?: boolean;
+  /** What the frozen weights beside adapters are kept as. */
+  readonly quantization?: QuantizedFormat;
   /** Of the process, for a model that is used in another way on each. */
   readonly rank?: number;
 }
@@ -38,6 +42,7 @@ export function buildModel(name: ModelName, options: ModelOptions = {}): Decoder
     sparse ? mixtral() : gpt2({ vocabSize: VOCABULARY, layers: 2, heads: 2, dim: 16, context: CONTEXT, dropout }),
   );
   model.recompute = recompute;
+  if (options.quantization) quantizeWeights(model, options.quantization);
   return name !== 'lora' ? model : getPeftModel(model, { r: 3, loraAlpha: 36, loraDropout: dropout, modulesToSave: ['ln_f'] });
 }
 

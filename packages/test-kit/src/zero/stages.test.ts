@@ -56,6 +56,8 @@ const moreFamilies: Runs = {
   'a mixture of experts, bf16 with f32 gradients': sparse({ bf16: true, f32Gradients: true }),
   'adapters on a frozen model, f32': lora({ accumulation: 2 }),
   'adapters on a frozen model, bf16, with dropout': lora({ bf16: true, dropout: 0.2 }),
+  'adapters on weights in 4 bits, bf16': lora({ bf16: true, quantization: 'nf4', accumulation: 2 }),
+  'adapters on weights in 8 bits, f32': lora({ quantization: 'int8', recompute: true }),
   'dropout, f32': short({ dropout: 0.2, accumulation: 2 }),
 };
 
@@ -81,6 +83,10 @@ const variants: Readonly<Record<string, readonly [TrainingRun, TrainingRun]>> = 
     lora({ dropout: 0.2, accumulation: 2, recompute: true }),
   ],
   'gathering ahead or on demand, with adapters': [lora({ bf16: true }), lora({ bf16: true, prefetch: false })],
+  'gathering codes ahead or on demand': [
+    lora({ bf16: true, quantization: 'nf4' }),
+    lora({ bf16: true, quantization: 'nf4', prefetch: false }),
+  ],
   'keeping or recomputing, with dropout': [
     short({ dropout: 0.2, accumulation: 2 }),
     short({ dropout: 0.2, accumulation: 2, recompute: true }),

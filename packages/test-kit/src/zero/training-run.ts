@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Backend, Communicator } from '@deepspeed-ts/core';
+import type { Backend, Communicator, QuantizedFormat } from '@deepspeed-ts/core';
 import { scale, scope, uniforms } from '@deepspeed-ts/core';
 import { type Batch, type DeepSpeedEngine, initialize } from 'deepspeed-ts';
 import { buildModel, CONTEXT, type ModelName, VOCABULARY } from './models.js';
@@ -21,6 +21,8 @@ export interface TrainingRun {
   readonly prefetch?: boolean;
   readonly dropout?: number;
   readonly recompute?: boolean;
+  /** What the frozen weights beside adapters are kept as. */
+  readonly quantization?: QuantizedFormat;
   /** bf16 weights with gradients kept in f32. */
   readonly f32Gradients?: boolean;
   /** Default: AdamW. */

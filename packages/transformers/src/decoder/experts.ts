@@ -55,6 +55,7 @@ export class SparseExperts extends Module<[Tensor, boolean?], ExpertsOutput> {
 
 /** Scores of the experts [.., count]. Stays in the precision of activations where layers train in 8 bits: a choice is no matter of degree. */
 class Router extends Module<[Tensor], Tensor> {
+  override readonly keepsPrecision = true;
   readonly weight: Parameter;
 
   constructor({ dim, initStd }: DecoderConfig, { count }: ExpertsConfig) {

@@ -54,4 +54,9 @@ function assertWritable(name: string, { weight }: AdaptedLayer['layer']): void {
       'ERR_PEFT_STATE',
       `merge: ${name} is on no device of its own; load the base model with { device } and the adapters onto it`,
     );
+  if (weight.storage)
+    throw new PeftError(
+      'ERR_PEFT_STATE',
+      `merge: ${name} is kept as ${weight.storage} codes; load the base model without quantization, and the adapters onto it`,
+    );
 }

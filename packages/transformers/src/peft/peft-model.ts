@@ -1,6 +1,7 @@
 import {
   type CausalBatch,
   type Child,
+  type CompanionFile,
   type Device,
   type FloatDType,
   init,
@@ -14,12 +15,13 @@ import {
   type Tensor,
   type WeightSource,
 } from '@deepspeed-ts/core';
-import type { DecoderLM } from '../decoder/decoder.js';
+import { DecoderLM } from '../decoder/decoder.js';
 import type { DecoderCache } from '../generation/cache.js';
 import type { GenerativeLM, SequenceSizes } from '../generation/decode.js';
 import { generate, type Prompt } from '../generation/generate.js';
 import type { Generation } from '../generation/sequence.js';
 import type { GenerateOptions } from '../generation/settings.js';
+import type { PretrainedModel } from '../pretrained/pretrained-model.js';
 import { AdapterFiles, writeAdapter } from './adapter-files.js';
 import { adapterOf, type FullLoraConfig, fullConfig, type LoraConfig } from './config.js';
 import { configFile } from './config-file.js';
@@ -66,7 +68,10 @@ export class PeftModel<Base extends DecoderLM = DecoderLM> extends Module<[Causa
     for (const parameter of namedParameters(base).values()) parameter.requiresGrad = false;
     const trainedWhole = new Map<string, Parameter>();
     for (const [path, module] of whole) {
-      for (const [name, parameter] of namedParameters(module)) trainedWhole.set(`${path}.${name}`, parameter);
+      for (const [name, parameter] of namedParameters(module)) {
+        if (parameter.storage) throw quantisedError(`${path}.${name}`, parameter.storage);
+        trainedWhole.set(`${path}.${name}`, parameter);
+      }
     }
     this.trainedWhole = trainedWhole;
     this.adapters = new Map(
@@ -147,6 +152,11 @@ export class PeftModel<Base extends DecoderLM = DecoderLM> extends Module<[Causa
   /** See {@link generate}. */
   generate(input: Prompt | readonly Prompt[], options?: GenerateOptions): Promise<Generation[]> {
     return generate(this, input, options);
+  }
+
+  /** Files of the base model's directory that a saved copy should have too, such as those of its tokenizer. */
+  async companionFiles(): Promise<CompanionFile[]> {
+    return (await (this.base as Partial<Pick<PretrainedModel, 'companionFiles'>>).companionFiles?.()) ?? [];
   }
 
   /** Reads base model and adapters onto a device, whole. */
@@ -259,6 +269,11 @@ export function getPeftModel<Base extends DecoderLM>(model: Base, config: LoraCo
   return new PeftModel(model, fullConfig(config));
 }
 
+function quantisedError(name: string, format: string): PeftError {
+  const text = `modulesToSave: ${name} is kept as ${format} codes, which can't be trained`;
+  return new PeftError('ERR_PEFT_CONFIG', `${text}; name no layer of a block there, or load the model without quantization`);
+}
+
 function newAdapter(layer: Linear, config: FullLoraConfig, name: string): LoraAdapter {
   const { rank, scale } = adapterOf(config, name);
   const bound = 1 / Math.sqrt(layer.inputs);
@@ -269,6 +284,12 @@ function newAdapter(layer: Linear, config: FullLoraConfig, name: string): LoraAd
     scale,
     dropout: config.loraDropout,
   };
+}
+
+/** The decoder that a model is, or puts adapters on. */
+export function decoderOf(model: Module): DecoderLM | undefined {
+  if (model instanceof PeftModel) return model.base;
+  return model instanceof DecoderLM ? model : undefined;
 }
 
 /** The store of a model that is whole on a device; `undefined` where none has it yet. @throws PeftError while an engine has it */

@@ -1,5 +1,14 @@
 import { join } from 'node:path';
-import { DeepSpeedError, Device, type FloatDType, isFloat, openBackend } from '@deepspeed-ts/core';
+import {
+  DeepSpeedError,
+  Device,
+  type FloatDType,
+  isFloat,
+  openBackend,
+  QUANTIZED_FORMATS,
+  type QuantizedFormat,
+  quantizeWeights,
+} from '@deepspeed-ts/core';
 import { modelDirectory } from '../hub/resolve.js';
 import type { HubOptions } from '../hub/settings.js';
 import { type JsonObject, readJsonFile } from './json-file.js';
@@ -18,6 +27,11 @@ export interface ModelOptions {
   readonly config?: JsonObject;
   /** Of initial values, where there are no weights. Default 0. */
   readonly seed?: number;
+  /**
+   * Freeze the matrices of the blocks and keep them as codes, a quarter ('nf4') or half ('int8') of the bytes of bf16, to train adapters on; see
+   * `quantizeWeights`. Weights become codes as they are read, a few at a time. Default: weights stay as they are.
+   */
+  readonly quantization?: QuantizedFormat;
 }
 
 export interface FromPretrainedOptions extends ModelOptions, MatchOptions, HubOptions {}
@@ -54,7 +68,14 @@ export const AutoModelForCausalLM = {
   },
 };
 
-async function onDevice(model: PretrainedModel, { device, seed = 0 }: ModelOptions): Promise<PretrainedModel> {
+async function onDevice(model: PretrainedModel, { device, seed = 0, quantization }: ModelOptions): Promise<PretrainedModel> {
+  if (quantization !== undefined) {
+    if (!QUANTIZED_FORMATS.includes(quantization)) {
+      const expected = QUANTIZED_FORMATS.map((format) => `'${format}'`).join(' or ');
+      throw new DeepSpeedError('ERR_DTYPE', `[fromPretrained] quantization: expected ${expected}, got '${quantization as string}'`);
+    }
+    quantizeWeights(model, quantization);
+  }
   if (device === undefined) return model;
   return model.load(typeof device === 'string' ? new Device(openBackend(device)) : device, { seed });
 }

@@ -56,7 +56,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   attention: ([qkv], _, attrs) => attentionForward(qkv!.shape[0]!, qkv!.shape[1]!, attrs),
   attention_backward: ([, qkv], _, attrs) => 2 * attentionForward(qkv!.shape[0]!, qkv!.shape[1]!, attrs),
   linear_cross_entropy: ([x, w]) => head(x!, w!),
-  linear_cross_entropy_backward: ([, x, w]) => 2 * head(x!, w!),
+  linear_cross_entropy_backward: ([, x, w], gradients) => gradients.length * head(x!, w!),
   linear_cross_entropy_fused: ([x, w]) => ({ own: head(x!, w!), backward: 2 * head(x!, w!) }),
 };
 
