@@ -17,12 +17,14 @@ const all = ['gemm', 'attention', 'adamw', 'launches', 'gpt', 'collectives', 'ch
 /**
  * `bench [name...] [--threads 1,2] [--json]`: each figure beside the machine's peaks, and beside PyTorch where BENCH_PYTHON is set.
  * `bench gpu [options]` and `bench kernels [name...]` measure a GPU: training steps, and each kernel beside the GPU's ceilings;
+ * `bench trainer [options]` measures what the Trainer costs beside the bare engine;
  * `bench load [--shape NAME] [--device NAME]` loads a model directory, beside a bare read of its file;
  * `bench curve --out FOLDER` trains on tokens that can be learned, for PyTorch to go the same way.
  */
 async function main(args: readonly string[]): Promise<void> {
   // Loaded only when asked for: they open a GPU.
   if (args[0] === 'gpu') return (await import('./gpu/train.js')).benchTraining(args.slice(1));
+  if (args[0] === 'trainer') return (await import('./gpu/trainer.js')).benchTrainer(args.slice(1));
   if (args[0] === 'curve') return (await import('./gpu/curve.js')).benchCurve(args.slice(1));
   if (args[0] === 'load') return (await import('./load.js')).benchLoad(args.slice(1));
   if (args[0] === 'kernels') return (await import('./gpu/kernels.js')).benchKernels(args.slice(1));
@@ -31,7 +33,9 @@ async function main(args: readonly string[]): Promise<void> {
   const names = args.filter((arg, i) => !arg.startsWith('--') && (at < 0 || i !== at + 1));
   const unknown = names.find((name) => !(all as readonly string[]).includes(name));
   if (unknown)
-    throw new Error(`there is no benchmark '${unknown}'; expected some of ${all.join(', ')}, or gpu, kernels, load or curve alone`);
+    throw new Error(
+      `there is no benchmark '${unknown}'; expected some of ${all.join(', ')}, or gpu, kernels, trainer, load or curve alone`,
+    );
   const wanted = (name: (typeof all)[number]) => names.length === 0 || names.includes(name);
   const backend = cpuBackend();
   const device = new Device(backend);

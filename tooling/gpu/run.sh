@@ -9,6 +9,7 @@ usage() {
 bash run.sh test [vitest arguments]    the GPU tests; skipped with a message where there is no GPU
 bash run.sh ops [names]                the op contract with a process for each op
 bash run.sh bench gpu [options]        training steps through the engine (--shape --batch --stage --precision --world --steps --checkpoint)
+bash run.sh bench trainer [options]    what the Trainer costs beside the bare engine (--shape --batch --accumulation --stage --precision --steps)
 bash run.sh bench kernels [names]      each kernel beside the GPU's copy bandwidth and matmul rate
 bash run.sh bench load [options]       loads a model directory (--shape --device --first-loss), beside a bare read of its file
 bash run.sh bench curve --out FOLDER   losses for bench/peers/torch_curve.py to lay PyTorch's beside
@@ -98,7 +99,7 @@ bench() {
   local what=${1:-}
   [ $# -gt 0 ] && shift
   case $what in
-    gpu | kernels | curve | load) script bench/src/main.ts "$what" "$@" ;;
+    gpu | trainer | kernels | curve | load) script bench/src/main.ts "$what" "$@" ;;
     peers) peers "$@" ;;
     *) usage; return 2 ;;
   esac

@@ -28,6 +28,12 @@ export const cases = [
     expect: ['2 ranks: loss fell', '2 ranks: resumed at step 20'],
   },
   {
+    title: 'the Trainer, with data from threads',
+    install: ['deepspeed-ts'],
+    script: 'trainer.mjs',
+    expect: ["the Trainer's loss fell"],
+  },
+  {
     title: 'a platform without a binary',
     install: ['@deepspeed-ts/kernels-cpu'],
     remove: [native],

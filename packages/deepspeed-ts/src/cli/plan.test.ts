@@ -103,7 +103,7 @@ test.each([
     ['--model', '/nowhere', '--config', 'x', '--world', '1'],
     'expected a Hugging Face directory, but /nowhere/config.json: no such file',
   ],
-  ['a world of none', ['--model', '.', '--config', 'x', '--world', '0'], "--world: expected a number, at least 1, got '0'"],
+  ['a world of none', ['--model', '.', '--config', 'x', '--world', '0'], "--world: expected a whole number of at least 1, got '0'"],
   ['an option that is none', ['--gpu', '80GiB'], "Unknown option '--gpu'"],
   [
     'a device that is none',

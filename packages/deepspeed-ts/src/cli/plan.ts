@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { DeepSpeedError } from '@deepspeed-ts/core';
 import { readConfig } from '../config/source.js';
 import { DoesNotFitError, formatPlan, type MemoryPlan, type PlanOptions, plan } from '../plan/index.js';
 import { UsageError } from './main.js';
+import { needed, numberOf, parseOptions } from './options.js';
 
 export const usage = `
 Usage: deepspeed-ts plan --model DIR --config FILE --world N [options]
@@ -21,6 +21,20 @@ Says what a training run takes of each rank's memory, by kind, and when it takes
   --device cuda|cpu    what it will run on; default cuda
   --json               print JSON: {"fits", "plan", "proposal"}
 `;
+
+const TEXT = { type: 'string' } as const;
+const FLAG = { type: 'boolean' } as const;
+const OPTIONS = {
+  model: TEXT,
+  config: TEXT,
+  world: TEXT,
+  'gpu-memory': TEXT,
+  'micro-batch': TEXT,
+  seq: TEXT,
+  recompute: FLAG,
+  device: TEXT,
+  json: FLAG,
+} as const;
 
 export async function run(args: readonly string[]): Promise<number> {
   const { options, json } = read(args);
@@ -45,56 +59,23 @@ function print(planned: MemoryPlan, json: boolean, refused?: DoesNotFitError): v
 }
 
 function read(args: readonly string[]): { options: PlanOptions; json: boolean } {
-  const { values } = parsed(args);
-  const [model, file, world] = [needed(values, 'model'), needed(values, 'config'), needed(values, 'world')];
-  const { device = 'cuda', 'gpu-memory': memory, seq, recompute, json = false } = values;
+  const values = parseOptions('plan', args, OPTIONS);
+  const count = (name: 'world' | 'seq' | 'micro-batch') => numberOf(name, values[name], { least: 1, whole: true });
+  const [model, file] = [needed('plan', 'model', values.model), needed('plan', 'config', values.config)];
+  needed('plan', 'world', values.world);
+  const { device = 'cuda', 'gpu-memory': memory, recompute, json = false } = values;
   if (device !== 'cuda' && device !== 'cpu') throw new UsageError(`--device: expected cuda or cpu, got '${device}'`);
-  const worldSize = count('world', world);
-  const microBatch = values['micro-batch'] === undefined ? undefined : count('micro-batch', values['micro-batch']);
+  const [worldSize, sequenceLength, microBatch] = [count('world')!, count('seq'), count('micro-batch')];
   const options: PlanOptions = {
     modelConfig: modelConfigOf(model),
     config: microBatch === undefined ? file : withMicroBatch(file, microBatch),
     worldSize,
     device,
-    ...(seq !== undefined && { sequenceLength: count('seq', seq) }),
+    ...(sequenceLength !== undefined && { sequenceLength }),
     ...(recompute && { recompute }),
     ...(memory !== undefined && { memory }),
   };
   return { options, json };
-}
-
-type Values = ReturnType<typeof parsed>['values'];
-
-function parsed(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      options: {
-        model: { type: 'string' },
-        config: { type: 'string' },
-        world: { type: 'string' },
-        'gpu-memory': { type: 'string' },
-        'micro-batch': { type: 'string' },
-        seq: { type: 'string' },
-        recompute: { type: 'boolean' },
-        device: { type: 'string' },
-        json: { type: 'boolean' },
-      },
-    });
-  } catch (error) {
-    throw new UsageError(`${(error as Error).message}. deepspeed-ts plan --help lists what there is`);
-  }
-}
-
-function needed(values: Values, name: 'model' | 'config' | 'world'): string {
-  const value = values[name];
-  if (value === undefined) throw new UsageError(`--${name} is missing. deepspeed-ts plan --help tells more`);
-  return value;
-}
-
-function count(name: string, text: string): number {
-  if (!/^[1-9]\d{0,8}$/.test(text)) throw new UsageError(`--${name}: expected a number, at least 1, got '${text}'`);
-  return Number(text);
 }
 
 function modelConfigOf(directory: string): Record<string, unknown> {

@@ -40,7 +40,14 @@ export async function withTrainer<T>(options: Partial<TrainerOptions>, body: (tr
     model: tinyModel(),
     trainDataset: datasetOf(rows(24)),
     ...rest,
-    args: { perDeviceTrainBatchSize: 2, learningRate: 1e-2, saveStrategy: 'no', disableTqdm: true, useCpu: true, ...args },
+    args: {
+      perDeviceTrainBatchSize: 2,
+      learningRate: 1e-2,
+      saveStrategy: 'no',
+      disableTqdm: true,
+      useCpu: process.env.DEEPSPEED_TS_DEVICE !== 'cuda',
+      ...args,
+    },
   });
   try {
     const result = await body(trainer);
