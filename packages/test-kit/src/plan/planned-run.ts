@@ -5,7 +5,7 @@ import { type Batch, initialize, type PlanOptions } from 'deepspeed-ts';
 
 /** One training whose memory is planned and then measured, as data. */
 export interface PlannedRun {
-  readonly family: 'gpt2' | 'llama' | 'mixtral';
+  readonly family: 'gpt2' | 'llama' | 'mixtral' | 'qwen3' | 'gemma2' | 'gpt_neox';
   readonly stage: 0 | 1 | 2 | 3;
   readonly precision: 'fp32' | 'bf16' | 'fp16';
   readonly accumulation: number;
@@ -54,6 +54,7 @@ export function plannedModel(
           num_hidden_layers: layers,
           num_attention_heads: heads,
           num_key_value_heads: heads / 2,
+          head_dim: headDim,
           intermediate_size: 3 * dim,
           max_position_embeddings: tokens,
           // Llama's config has no such field, and no experts.

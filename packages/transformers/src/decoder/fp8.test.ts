@@ -75,11 +75,23 @@ const config = (layers = 1) =>
     tie_word_embeddings: false,
   });
 
+const opt = {
+  model_type: 'opt',
+  vocab_size: 32,
+  hidden_size: 32,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  activation_function: 'gelu',
+};
+
 describe('linear layers in 8 bits', () => {
   it.each([
     ['a linear layer', () => new Linear(32, 48), 32],
     ['a linear layer stored the other way', () => new Linear(32, 48, { layout: 'in_out' }), 32],
     ['the feed-forward part', () => new MLP(config()), 32],
+    ['one with gate and up in one map', () => new MLP({ ...config(), names: { ...config().names, mlpIn: ['gate_up_proj'] } }), 32],
+    ['one that GELU gates', () => new MLP({ ...config(), mlp: 'geglu_tanh' }), 32],
+    ['one without a gate, with biases', () => new MLP(decoderConfig({ ...opt, ffn_dim: 48 })), 32],
   ] as const)(
     '%s: results and gradients are those of bf16 but for rounding, with scales of the first step and of later ones',
     (_, make, size) => {
