@@ -32,7 +32,7 @@ export function gpt2Family(read: ConfigReader): DecoderConfig {
     layers,
     heads: read.need('n_head', 'num_attention_heads'),
     mlpDim: read.get('n_inner', 4 * dim),
-    maxPositions: read.need('n_positions', 'max_position_embeddings'),
+    maxPositions: read.get('n_positions', read.get('max_position_embeddings', 1024)),
     normEps: read.get('layer_norm_epsilon', 1e-5),
     positions: { kind: 'learned', offset: 0 },
     mlp: read.oneOf('activation_function', 'gelu_new', ACTIVATIONS),
