@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { namedParameters, type Parameter } from '@deepspeed-ts/core';
+import { PeftModel } from '@deepspeed-ts/transformers';
 import { companionsOf, huggingFaceConfigOf } from '../engine/save-model.js';
 import { DynamicLossScaler } from '../precision/index.js';
 import { agree } from './agreement.js';
@@ -57,7 +58,8 @@ export class Checkpointer {
         throw error;
       });
     const first = all[0]!;
-    const { excludeFrozen = false } = options;
+    // Adapters are saved without the base that came from files and will again.
+    const { excludeFrozen = model instanceof PeftModel && model.weights !== undefined } = options;
     const { fp8 } = this.#parts;
     const scales = fp8 && rank === 0 ? saveFp8(await fp8.state()) : null;
     const started = performance.now();

@@ -12,7 +12,7 @@ export interface SaveCheckpointOptions {
   readonly saveLatest?: boolean;
   /** Delete all but this many checkpoints of the directory, oldest first, once this one is safe. Default: `checkpoint.keep_last` of the config, which keeps all. */
   readonly keepLast?: number;
-  /** Leave the weights of frozen parameters out, as when they are those of a model that is at hand anyway; default false. */
+  /** Leave the weights of frozen parameters out, as when they are those of a model that is at hand anyway; default: of adapters on a model that came from files. */
   readonly excludeFrozen?: boolean;
 }
 

@@ -1,4 +1,4 @@
-import { DeepSpeedError, type TrainingData } from '@deepspeed-ts/core';
+import { DeepSpeedError, type QuantizedFormat, type TrainingData } from '@deepspeed-ts/core';
 import {
   AutoModelForCausalLM,
   AutoTokenizer,
@@ -30,6 +30,7 @@ export interface FinetuneOptions {
   readonly threads: number;
   readonly resume: boolean;
   readonly lora: LoraConfig | undefined;
+  readonly quantization: QuantizedFormat | undefined;
   readonly args: TrainingArguments;
 }
 
@@ -38,7 +39,7 @@ const LENGTH = 1024;
 
 /** One rank of it. */
 export async function finetune(options: FinetuneOptions): Promise<void> {
-  const base = await AutoModelForCausalLM.fromPretrained(options.model);
+  const base = await AutoModelForCausalLM.fromPretrained(options.model, options.quantization && { quantization: options.quantization });
   const directory = base.directory ?? options.model;
   const tokenizer = await AutoTokenizer.fromPretrained(directory);
   const maxLength = lengthOf(options, base);

@@ -118,6 +118,8 @@ describe('finetune', () => {
     [['--model', 'x'], '--data is missing'],
     [['--model', 'x', '--data', 'y', '--lr', 'fast'], "--lr: expected a number of at least 0, got 'fast'"],
     [['--model', 'x', '--data', 'y', '--lora', '0'], "--lora: expected a whole number of at least 1, got '0'"],
+    [['--model', 'x', '--data', 'y', '--quantization', 'nf4'], '--quantization: weights that are kept as codes are not trained themselves'],
+    [['--model', 'x', '--data', 'y', '--lora', '2', '--quantization', 'fp3'], "--quantization: expected nf4 or int8, got 'fp3'"],
     [['--model', 'x', '--data', 'y', '--streaming', '--pack'], '--streaming: packing looks at the lengths of all documents'],
     [['--modell', 'x'], "Unknown option '--modell'"],
   ])('%j is a wrong use', async (args, message) => {

@@ -17,6 +17,7 @@ Model
   --lora-alpha A         default 2 R
   --lora-dropout P       default 0
   --lora-targets A,B     names of layers; default all linear layers but the head
+  --quantization F       with --lora: keep the weights of the blocks as nf4 or int8 codes, a quarter or half of the memory
 
 Data
   --data FILE            .jsonl, .json, .parquet or .txt, whose records have text, or prompt and completion, or messages
@@ -52,6 +53,7 @@ const OPTIONS = {
   'lora-alpha': TEXT,
   'lora-dropout': TEXT,
   'lora-targets': TEXT,
+  quantization: TEXT,
   data: TEXT,
   'eval-data': TEXT,
   'max-length': TEXT,
@@ -107,6 +109,11 @@ function optionsOf(values: Values): FinetuneOptions {
   if (streaming && pack)
     throw new UsageError('--streaming: packing looks at the lengths of all documents; leave --pack or --streaming out');
   const rank = count('lora');
+  const { quantization } = values;
+  if (quantization !== undefined && rank === undefined)
+    throw new UsageError('--quantization: weights that are kept as codes are not trained themselves; give --lora too');
+  if (quantization !== undefined && quantization !== 'nf4' && quantization !== 'int8')
+    throw new UsageError(`--quantization: expected nf4 or int8, got '${quantization}'`);
   const alpha = numberOf('lora-alpha', values['lora-alpha']);
   const targets = values['lora-targets']?.split(',').filter((name) => name !== '');
   return {
@@ -121,6 +128,7 @@ function optionsOf(values: Values): FinetuneOptions {
     completionOnly: !values.whole,
     threads: count('threads', 0) ?? 2,
     resume: values.resume ?? false,
+    quantization,
     lora:
       rank === undefined
         ? undefined
