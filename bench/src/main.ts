@@ -14,28 +14,35 @@ import { runPeer } from './peer.js';
 
 const all = ['gemm', 'attention', 'adamw', 'launches', 'gpt', 'collectives', 'checkpoint'] as const;
 
+/** Loaded only when asked for: some open a GPU. */
+const alone: Readonly<Record<string, (args: readonly string[]) => Promise<void>>> = {
+  gpu: async (args) => (await import('./gpu/train.js')).benchTraining(args),
+  trainer: async (args) => (await import('./gpu/trainer.js')).benchTrainer(args),
+  decode: async (args) => (await import('./decode.js')).benchDecode(args),
+  curve: async (args) => (await import('./gpu/curve.js')).benchCurve(args),
+  load: async (args) => (await import('./load.js')).benchLoad(args),
+  kernels: async (args) => (await import('./gpu/kernels.js')).benchKernels(args),
+};
+
 /**
  * `bench [name...] [--threads 1,2] [--json]`: each figure beside the machine's peaks, and beside PyTorch where BENCH_PYTHON is set.
  * `bench gpu [options]` and `bench kernels [name...]` measure a GPU: training steps, and each kernel beside the GPU's ceilings;
  * `bench trainer [options]` measures what the Trainer costs beside the bare engine;
  * `bench load [--shape NAME] [--device NAME]` loads a model directory, beside a bare read of its file;
+ * `bench decode [options]` measures generation, on the CPU or a GPU;
  * `bench curve --out FOLDER` trains on tokens that can be learned, for PyTorch to go the same way.
  */
 async function main(args: readonly string[]): Promise<void> {
-  // Loaded only when asked for: they open a GPU.
-  if (args[0] === 'gpu') return (await import('./gpu/train.js')).benchTraining(args.slice(1));
-  if (args[0] === 'trainer') return (await import('./gpu/trainer.js')).benchTrainer(args.slice(1));
-  if (args[0] === 'curve') return (await import('./gpu/curve.js')).benchCurve(args.slice(1));
-  if (args[0] === 'load') return (await import('./load.js')).benchLoad(args.slice(1));
-  if (args[0] === 'kernels') return (await import('./gpu/kernels.js')).benchKernels(args.slice(1));
+  const only = alone[args[0]!];
+  if (only) return only(args.slice(1));
   const at = args.indexOf('--threads');
   const threads = (at >= 0 ? args[at + 1]! : [...new Set([1, availableParallelism()])].join(',')).split(',').map(Number);
   const names = args.filter((arg, i) => !arg.startsWith('--') && (at < 0 || i !== at + 1));
   const unknown = names.find((name) => !(all as readonly string[]).includes(name));
-  if (unknown)
-    throw new Error(
-      `there is no benchmark '${unknown}'; expected some of ${all.join(', ')}, or gpu, kernels, trainer, load or curve alone`,
-    );
+  if (unknown) {
+    const others = Object.keys(alone).join(', ');
+    throw new Error(`there is no benchmark '${unknown}'; expected some of ${all.join(', ')}, or one of ${others} alone`);
+  }
   const wanted = (name: (typeof all)[number]) => names.length === 0 || names.includes(name);
   const backend = cpuBackend();
   const device = new Device(backend);

@@ -17,6 +17,7 @@ export const shapes: Readonly<Record<string, Shape>> = {
   'gpt2-124m': { kind: 'gpt2', layers: 12, dim: 768, heads: 12, kvHeads: 12, ffn: 3072, vocab: 50304, seq: 1024 },
   'gpt2-1.5b': { kind: 'gpt2', layers: 48, dim: 1600, heads: 25, kvHeads: 25, ffn: 6400, vocab: 50304, seq: 1024 },
   'llama-0.6b': { kind: 'llama', layers: 8, dim: 2048, heads: 32, kvHeads: 8, ffn: 8192, vocab: 32000, seq: 2048 },
+  'llama-134m': { kind: 'llama', layers: 12, dim: 768, heads: 12, kvHeads: 12, ffn: 2048, vocab: 32000, seq: 1024 },
   'llama-1b': { kind: 'llama', layers: 16, dim: 2048, heads: 32, kvHeads: 8, ffn: 8192, vocab: 128256, seq: 2048 },
   'llama-8b': { kind: 'llama', layers: 32, dim: 4096, heads: 32, kvHeads: 8, ffn: 14336, vocab: 128256, seq: 2048 },
 };

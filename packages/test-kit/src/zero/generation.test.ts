@@ -1,0 +1,3 @@
+import { generationInTraining } from './generation-contract.js';
+
+generationInTraining('cpu');
