@@ -105,6 +105,10 @@ class CpuScratch {
         return yield* this.#attention(x!, attrs, false);
       case 'attention_backward':
         return yield* this.#attention(w!, attrs, true);
+      case 'cached_attention':
+        return yield* this.#cachedAttention(x!, attrs);
+      case 'sample_token':
+        return w && (yield* this.#each(0, 4 * (columns(x!) + 16), rows(x!)));
       case 'layer_norm':
       case 'rms_norm':
         yield ['all.0', 4 * columns(x!)];
@@ -185,6 +189,16 @@ class CpuScratch {
       4 * (room + (alone ? byColumns + byRows : 0)),
       alone ? batch * kvHeads : (heads / kvHeads) * Math.ceil(length / queries),
     );
+  }
+
+  /** native/ops/cached_attention.cc: of blocks of 256 keys the maxima, sums and sums of values. */
+  *#cachedAttention({ shape }: View, [heads = 1, kvHeads = 1, d = 1, length = 0]: readonly number[]): Generator<ScratchRequest> {
+    const [batch = 1, tokens = 1] = shape;
+    const [group, row, tasks] = [heads / kvHeads, roundUp(d, 16), batch * kvHeads * tokens];
+    const [blocks, partial] = [Math.ceil((length + tokens) / 256), group * (2 + row)];
+    const shared = blocks > 1 && tasks < 4 * this.threads;
+    if (shared) yield ['all.0', 4 * tasks * blocks * partial];
+    yield* this.#each(0, 4 * (group * (row + 256) + (shared ? 0 : 2 * partial)), shared ? tasks * blocks : tasks);
   }
 
   *#each(slot: number, bytes: number, tasks = this.threads): Generator<ScratchRequest> {

@@ -66,6 +66,14 @@ function* scratchOf(op: string, inputs: readonly View[], outputs: readonly View[
       return yield ['attention', 2 * MiB];
     case 'attention_backward':
       return yield* attentionBackward(w!, attrs);
+    case 'cached_attention': {
+      const [batch = 1, tokens = 1] = x!.shape;
+      const [heads = 1, , headDim = 1, length = 0] = attrs;
+      const blocks = Math.ceil((length + tokens) / 256);
+      return blocks > 1 ? yield ['attention', 4 * batch * tokens * heads * blocks * (2 + headDim)] : undefined;
+    }
+    case 'sample_token':
+      return w && (yield ['a', 4 * numelOf(x!.shape)]);
     case 'layer_norm':
     case 'rms_norm':
       yield ['a', 4 * columns(x!)];

@@ -11,6 +11,7 @@ const models: Readonly<Record<string, DecoderConfig>> = {
   'with learned positions': gpt2({ vocabSize: 61, layers: 2, heads: 2, dim: 32, context: 96, initStd: 0.4 }),
   'with rotary positions and grouped heads': llama({}),
   'with a sliding window': llama({ model_type: 'mistral', sliding_window: 7 }),
+  'of sparse experts': llama({ model_type: 'mixtral', num_local_experts: 4, num_experts_per_tok: 2 }),
   'with normalised query and key heads': llama({ model_type: 'qwen3', head_dim: 16 }),
 };
 
