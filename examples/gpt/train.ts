@@ -82,9 +82,7 @@ async function train({ args, settings, corpus }: Plan, communicator: Communicato
       progress.say(`Saved to ${args.out}: model.safetensors, config.json, vocabulary.json`);
     }
     if (args.sample > 0) {
-      const ids: number[] = [];
-      const drawn = sample({ model, device, context, prompt: vocabulary.start, count: args.sample, temperature: 0.8, topK: 50, seed });
-      for await (const id of drawn) ids.push(id);
+      const ids = await sample({ model, prompt: vocabulary.start, count: args.sample, temperature: 0.8, topK: 50, seed });
       progress.say(`\n${vocabulary.decode(ids)}\n`);
     }
   } finally {
