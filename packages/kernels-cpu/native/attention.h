@@ -2,26 +2,23 @@
 // them, and one block of scores. Scores are kept in units of log2 e (q is scaled by scale * log2 e when it is copied), so
 // that the softmax is a plain 2^x.
 #pragma once
+#include "bend.h"
 #include "gemm.h"
 #include "philox.h"
 
 namespace ds {
 namespace DS_ISA_NS {
 
-constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
 constexpr int64_t kKeys = 256;             // keys of a score block
 constexpr int64_t kScoreRow = kKeys + 16;  // floats between its rows: an odd number of cache lines
 
-struct Attention {
+struct Attention : Bend {
   int64_t batch, length, heads, kv_heads, d;
   int64_t window;  // keys that a query sees, back from its own position, itself included; 0: all
   double scale, dropout;
   bool causal;
   PhiloxKey key;
   const int32_t* positions;  // [batch, length], of each token in its document; null: a row is one document
-  double softcap;            // scores s are softcap tanh(s / softcap); 0: as they are
-  bool alibi;                // they gain slope(head) (key - query)
-  bool bent() const { return softcap > 0 || alibi; }
   int64_t group() const { return heads / kv_heads; }
   int64_t token() const { return (heads + 2 * kv_heads) * d; }  // elements of one token of qkv: q heads, k heads, v heads
   // Floats between the rows of a head's copy: an odd number of cache lines, with d columns and room to read NR at a time.
@@ -132,29 +129,6 @@ static void weigh_transposed(const Attention& a, const float* p, int64_t i0, int
     if (from >= m) return;
     multiply_block({height, a.d, m - from, p + from * kScoreRow + j, kScoreRow, Lie::kColumns, x + from * a.row(), a.row(), NR,
                     out + j * a.row(), a.row(), Base::kC, nullptr});
-  }
-}
-
-// 2^(-8 (head + 1) / n) for n heads, n a power of two; beyond the largest one in `heads` every other slope of twice as many heads.
-static double alibi_slope(int64_t head, int64_t heads) {
-  int64_t n = 1;
-  while (2 * n <= heads) n *= 2;
-  return __builtin_exp2(head < n ? -8.0 * (double)(head + 1) / (double)n : -4.0 * (double)(2 * (head - n) + 1) / (double)n);
-}
-
-// Scores of row i and keys [j0, j0 + n), capped and biased by distance; `slopes`, unless null, gets their derivatives.
-static void bend(const Attention& a, double slope, int64_t i, int64_t j0, int64_t n, float* s, float* slopes) {
-  const float cap = (float)(a.softcap * kLog2E), inverse = a.softcap > 0 ? 1 / cap : 0, fall = a.alibi ? (float)(slope * kLog2E) : 0;
-  for (int64_t j = 0; j < n; j += VL) {
-    const int64_t lanes = smaller(VL, n - j);
-    vf score = load(s + j, lanes);
-    if (a.softcap > 0) {
-      const vf part = vtanh(score * inverse);
-      score = part * cap;
-      if (slopes) store(slopes + j, 1.0f - part * part, lanes);
-    }
-    if (a.alibi) score = fmadd(to_float(lane_index() + splat_i((int32_t)(j0 + j - i))), splat(fall), score);
-    store(s + j, score, lanes);
   }
 }
 

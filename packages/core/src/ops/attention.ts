@@ -255,7 +255,7 @@ function eachHead(qkv: TensorSpec, positions: HostTensor | undefined, attrs: Att
  * What a head's scores lose for each key further back: 2^(-8 (h + 1) / n) for n heads, n a power of two. For other numbers the slopes of
  * the next smaller power of two come first, then every other one of twice that many heads.
  */
-function alibiSlope(head: number, heads: number): number {
+export function alibiSlope(head: number, heads: number): number {
   const n = 2 ** Math.floor(Math.log2(heads));
   return head < n ? 2 ** ((-8 * (head + 1)) / n) : 2 ** ((-4 * (2 * (head - n) + 1)) / n);
 }

@@ -1,6 +1,7 @@
 import { empty } from '../tensor/create.js';
 import type { HostTensor } from '../tensor/host.js';
 import type { Tensor, TensorSpec } from '../tensor/tensor.js';
+import { alibiSlope } from './attention.js';
 import { columns, expect, expectFloat, expectSame } from './check.js';
 import { defineOp } from './define-op.js';
 import { launch } from './launch.js';
@@ -18,6 +19,10 @@ interface CachedAttentionAttrs extends AppendAttrs {
   scale: number;
   /** How many keys a query sees, back from its own slot, itself included; 0: all. */
   window: number;
+  /** Scores s become softcap tanh(s / softcap); 0: they stay. */
+  softcap: number;
+  /** Whether scores fall with the distance of query and key. */
+  alibi: number;
 }
 
 /**
@@ -50,12 +55,12 @@ export const cacheAppend = defineOp<AppendAttrs>({
  * Attention of new tokens to a sequence whose keys and values are kept: appends those of the new tokens to the cache, as `cache_append`,
  * and gives y [B, T, Hq D], softmax(scale q k') v by head over what each token sees. Inputs qkv [B, T, (Hq + 2 Hkv) D] and starts i32 [B]: where
  * each row begins, for rows of unequal length end at the same slot (left padding). Token t stands in slot i = `length` + t and sees slots
- * from max(starts[b], i + 1 - window) to i; one before its row's start sees itself alone. Outputs y, keys and values [B, Hkv, capacity, D].
+ * from max(starts[b], i + 1 - window) to i; one before its row's start sees itself alone. Scores are capped and biased as those of `attention`. Outputs y, keys and values [B, Hkv, capacity, D].
  * Kernels add over keys in an order that counts from the first that is seen: a row's result does not depend on its padding or its batch.
  */
 export const cachedAttentionOp = defineOp<CachedAttentionAttrs>({
   name: 'cached_attention',
-  attrs: ['heads', 'kvHeads', 'headDim', 'length', 'scale', 'window'],
+  attrs: ['heads', 'kvHeads', 'headDim', 'length', 'scale', 'window', 'softcap', 'alibi'],
   infer([qkv, starts], attrs) {
     const { batch, cache } = inferCache('cached_attention', qkv!, attrs);
     const { window, heads, headDim } = attrs;
@@ -66,7 +71,7 @@ export const cachedAttentionOp = defineOp<CachedAttentionAttrs>({
   },
   reference([qkv, starts], attrs, [y, keys, values]) {
     append(qkv!, attrs, keys!, values!);
-    const { heads, kvHeads, headDim, length, scale, window } = attrs;
+    const { heads, kvHeads, headDim, length, scale, window, softcap, alibi } = attrs;
     const [batch, tokens, width] = qkv!.shape as [number, number, number];
     for (let b = 0; b < batch; b++) {
       for (let t = 0; t < tokens; t++) {
@@ -79,7 +84,8 @@ export const cachedAttentionOp = defineOp<CachedAttentionAttrs>({
           const scores = seen.map((j) => {
             let sum = 0;
             for (let d = 0; d < headDim; d++) sum += qkv!.data[q + d]! * keys!.data[at(j) + d]!;
-            return scale * sum;
+            const score = softcap > 0 ? softcap * Math.tanh((scale * sum) / softcap) : scale * sum;
+            return alibi ? score + alibiSlope(h, heads) * (j - slot) : score;
           });
           const max = scores.reduce((a, s) => Math.max(a, s), Number.NEGATIVE_INFINITY);
           const weights = scores.map((s) => Math.exp(s - max));
@@ -102,6 +108,11 @@ export const cachedAttentionOp = defineOp<CachedAttentionAttrs>({
     sample(r, { tokens: 1, starts: [0], heads: 5, kvHeads: 5, headDim: 20, length: 33, capacity: 40 }, 'heads of 20'),
     sample(r, { tokens: 1, starts: [0, 7], heads: 2, kvHeads: 1, headDim: 256, length: 300, capacity: 301 }, 'heads of 256'),
     sample(r, { tokens: 1, starts: [0, 290], heads: 2, kvHeads: 1, headDim: 64, length: 300, capacity: 310, window: 37 }, 'window'),
+    sample(
+      r,
+      { tokens: 1, starts: [0, 3], heads: 6, kvHeads: 3, headDim: 16, length: 290, capacity: 300, softcap: 2, alibi: 1 },
+      'bent scores',
+    ),
     sample(
       r,
       { tokens: 70, starts: [0, 5], heads: 2, kvHeads: 1, headDim: 32, length: 10, capacity: 80, window: 9 },
@@ -128,12 +139,17 @@ export interface CachedAttentionOptions {
   readonly scale?: number | undefined;
   /** Default 0: a token sees all before it. */
   readonly window?: number | undefined;
+  /** Scores s become softcap tanh(s / softcap); default 0: they stay. */
+  readonly softcap?: number | undefined;
+  /** Scores fall with the distance of query and key, in each head by a slope of its own; default false. */
+  readonly alibi?: boolean | undefined;
 }
 
 /** Appends new tokens' keys and values to the cache and attends to it: y [B, T, heads * headDim] of qkv [B, T, (heads + 2 kvHeads) headDim]. No gradient flows. */
 export function cachedAttention(qkv: Tensor, cache: KeyValueCache, options: CachedAttentionOptions): Tensor {
   const { heads, kvHeads, headDim, length, starts, scale = 1 / Math.sqrt(headDim), window = 0 } = options;
-  const attrs = { heads, kvHeads, headDim, length, scale, window };
+  const { softcap = 0, alibi = false } = options;
+  const attrs = { heads, kvHeads, headDim, length, scale, window, softcap, alibi: Number(alibi) };
   const [spec, keys] = cachedAttentionOp.infer([qkv, starts], attrs) as [TensorSpec, TensorSpec];
   checkCache('cached_attention', cache, keys, 1);
   const y = empty(qkv.device, spec.shape, spec.dtype);
@@ -199,6 +215,8 @@ interface SampleShape {
   length: number;
   capacity: number;
   window?: number;
+  softcap?: number;
+  alibi?: number;
 }
 
 function caches(r: Random, batch: number, kvHeads: number, capacity: number, headDim: number): HostTensor[] {
@@ -206,7 +224,7 @@ function caches(r: Random, batch: number, kvHeads: number, capacity: number, hea
 }
 
 function sample(r: Random, { tokens, starts, capacity, ...shape }: SampleShape, note: string) {
-  const { heads, kvHeads, headDim, window = 0 } = shape;
+  const { heads, kvHeads, headDim, window = 0, softcap = 0, alibi = 0 } = shape;
   const batch = starts.length;
   const y: HostTensor = { shape: [batch, tokens, heads * headDim], dtype: 'f32', data: new Float64Array(batch * tokens * heads * headDim) };
   return {
@@ -214,7 +232,7 @@ function sample(r: Random, { tokens, starts, capacity, ...shape }: SampleShape, 
       r.randn(batch, tokens, (heads + 2 * kvHeads) * headDim),
       { shape: [batch], dtype: 'i32' as const, data: Float64Array.from(starts) },
     ],
-    attrs: { heads, kvHeads, headDim, length: shape.length, scale: 1 / Math.sqrt(headDim), window },
+    attrs: { heads, kvHeads, headDim, length: shape.length, scale: 1 / Math.sqrt(headDim), window, softcap, alibi },
     outputs: [y, ...caches(r, batch, kvHeads, capacity, headDim)],
     note,
   };

@@ -2,16 +2,16 @@
 // share the passes over their keys. Keys come in blocks of kBlock counted from the first that a token sees, each with its own maximum
 // and sum; blocks are put together in order. So a row's bits depend neither on threads nor on padding nor on other rows, and threads
 // share the blocks of a row where there are few rows.
+#include "../bend.h"
 #include "../lanes.h"
 
 namespace ds {
 namespace DS_ISA_NS {
 
 constexpr int64_t kBlock = 256;
-constexpr double kLog2E = 1.4426950408889634;
 constexpr int64_t kCacheGrain = 16384;  // bytes that a task of appending copies, about
 
-struct Cached {
+struct Cached : Bend {
   int64_t batch, tokens, heads, kv_heads, d, length, capacity, window;
   float scale;  // in units of log2 e
   const int32_t* starts;
@@ -132,6 +132,7 @@ static void attend_block(const Cached& s, const T* qkv, const T* keys, const T* 
   const int64_t at = ((b * s.kv_heads + kv) * s.capacity + begin) * s.d;
   for (int64_t g = 0; g < group; g++) {
     score(q + g * row, keys + at, n, s.d, scores + g * kBlock);
+    if (s.bent()) bend(s, alibi_slope(kv * group + g, s.heads), s.last(t), begin, n, scores + g * kBlock, nullptr);
     soften(scores + g * kBlock, n, partial[2 * g], partial[2 * g + 1]);
   }
   weigh(s, scores, values + at, n, partial + 2 * group);
@@ -221,6 +222,7 @@ KERNEL(cached_attention, kFloats) {
     return error_text("cached_attention: %lld rows with starts i32[%lld] and as many sequences in the cache, got %lld and %lld", (long long)s.batch,
                       (long long)s.batch, (long long)starts.numel, (long long)keys.dims[0]);
   s.starts = starts.as<const int32_t>(), s.scale = (float)(c.attrs[4] * kLog2E), s.window = (int64_t)c.attrs[5];
+  s.softcap = c.attrs[6], s.alibi = c.attrs[7] != 0;
   for (int64_t b = 0; b < s.batch; b++)
     if (s.starts[b] < 0) return error_text("cached_attention: row %lld starts at slot %d", (long long)b, s.starts[b]);
   return by_float(qkv.dtype, [&](auto t) -> const char* {

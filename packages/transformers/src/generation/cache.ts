@@ -131,9 +131,9 @@ export class LayerCache {
    * attend as in training: padding is as many documents of one token.
    */
   attend(qkv: Tensor, options: AttentionOptions): Tensor {
-    const { heads, kvHeads = heads, headDim, scale, window, positions } = options;
+    const { heads, kvHeads = heads, headDim, positions } = options;
     const { length, starts, padded } = this.#state;
-    if (length > 0) return cachedAttention(qkv, this.#kept, { heads, kvHeads, headDim, scale, window, length, starts });
+    if (length > 0) return cachedAttention(qkv, this.#kept, { ...options, kvHeads, length, starts });
     appendToCache(qkv, this.#kept, { heads, kvHeads, headDim, length });
     return attention(qkv, { ...options, positions: padded ? positions : undefined });
   }
