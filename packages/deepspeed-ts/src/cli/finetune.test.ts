@@ -76,6 +76,47 @@ describe('finetune', () => {
     expect(text.out).toBe('is 2\n');
   });
 
+  it('trains adapters beside weights in four bits, and generates with them', async () => {
+    const out = join(folder, 'adapter');
+    const args = [
+      '--model',
+      model,
+      '--data',
+      data,
+      '--device',
+      'cpu',
+      '--max-length',
+      '32',
+      '--lr',
+      '3e-2',
+      '--epochs',
+      '20',
+      '--out',
+      out,
+    ];
+    expect(
+      await run('finetune', ...args, '--lora', '8', '--quantization', 'nf4', '--save-steps', '60', '--save-total-limit', '1'),
+      text.err,
+    ).toBe(0);
+    expect(readdirSync(out).sort()).toEqual([
+      'adapter_config.json',
+      'adapter_model.safetensors',
+      'checkpoint-120',
+      'latest',
+      'tokenizer.json',
+      'tokenizer_config.json',
+    ]);
+    const losses = logs().flatMap(({ loss }) => loss ?? []);
+    expect(losses.at(-1)!).toBeLessThan(losses[0]! / 2);
+
+    text.out = '';
+    const say = ['generate', '--model', model, '--prompt', '2 ', '--device', 'cpu', '--max-new-tokens', '4'];
+    expect(await run(...say)).toBe(0);
+    const before = text.out;
+    expect(await run(...say, '--adapter', out), text.err).toBe(0);
+    expect(text.out.slice(before.length)).not.toBe(before);
+  });
+
   it('on two ranks at stage 3, packed or streamed from threads, has the losses of one rank', async () => {
     const config = join(folder, 'ds.json');
     writeFileSync(config, JSON.stringify({ train_micro_batch_size_per_gpu: 'auto', zero_optimization: { stage: 3 } }));

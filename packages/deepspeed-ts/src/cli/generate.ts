@@ -1,5 +1,5 @@
 import { Device } from '@deepspeed-ts/core';
-import { AutoModelForCausalLM, AutoTokenizer, generateText } from '@deepspeed-ts/transformers';
+import { AutoModelForCausalLM, AutoTokenizer, generateText, PeftModel } from '@deepspeed-ts/transformers';
 import { type DeviceName, openDevice } from '../device.js';
 import { UsageError } from './main.js';
 import { needed, numberOf, parseOptions } from './options.js';
@@ -10,6 +10,7 @@ Usage: deepspeed-ts generate --model DIR --prompt TEXT [options]
 Writes what a model says after a prompt to standard output, as it comes.
 
   --model DIR             a Hugging Face directory, or the id of a model on the Hub
+  --adapter DIR           adapters in PEFT's format, as finetune --lora writes them
   --prompt TEXT           - reads standard input
   --chat                  the prompt is what a user says: through the model's chat template
   --system TEXT           with --chat: what comes before it
@@ -26,6 +27,7 @@ Writes what a model says after a prompt to standard output, as it comes.
 const TEXT = { type: 'string' } as const;
 const OPTIONS = {
   model: TEXT,
+  adapter: TEXT,
   prompt: TEXT,
   chat: { type: 'boolean' },
   system: TEXT,
@@ -59,6 +61,7 @@ export async function run(args: readonly string[]): Promise<number> {
   const opened = await openDevice(device);
   const model = await AutoModelForCausalLM.fromPretrained(name, { device: new Device(opened.backend), ...(dtype && { dtype }) });
   try {
+    const adapted = values.adapter === undefined ? model : await PeftModel.fromPretrained(model, values.adapter);
     const tokenizer = await AutoTokenizer.fromPretrained(model.directory ?? name);
     const system = values.system === undefined ? [] : [{ role: 'system', content: values.system }];
     const messages = [...system, { role: 'user', content: text }];
@@ -66,7 +69,7 @@ export async function run(args: readonly string[]): Promise<number> {
     const prompt = values.chat
       ? tokenizer.encode(tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true }), { addSpecialTokens: false })
       : text;
-    for await (const piece of generateText(model, prompt, { ...options, tokenizer })) process.stdout.write(piece);
+    for await (const piece of generateText(adapted, prompt, { ...options, tokenizer })) process.stdout.write(piece);
     process.stdout.write('\n');
     return 0;
   } finally {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import {
   EarlyStoppingCallback,
   type EvalDataset,
+  getPeftModel,
   loadDataset,
   padCollator,
   type TokenSample,
@@ -298,4 +299,20 @@ it('a model that was trained is saved as one that Hugging Face reads, and its to
   });
   expect(readdirSync(join(folder, 'model')).sort()).toEqual(['config.json', 'model.safetensors']);
   expect(saved).toEqual([join(folder, 'model')]);
+});
+
+it('a model with adapters resumes exactly, and is saved as adapters', async () => {
+  const adapted = () => getPeftModel(tinyModel(), { r: 2, loraDropout: 0.2 });
+  const args = { outputDir: join(folder, 'lora'), numTrainEpochs: 1, saveStrategy: 'steps', saveSteps: 5, loggingSteps: 1 } as const;
+  const straight = await withTrainer({ model: adapted(), args }, async (trainer) => {
+    await trainer.train();
+    return hashOf(trainer);
+  });
+  const checkpoint = join(folder, 'lora', 'checkpoint-5');
+  await withTrainer({ model: adapted(), args: { ...args, resumeFromCheckpoint: checkpoint } }, async (trainer) => {
+    await trainer.train();
+    expect(await hashOf(trainer)).toBe(straight);
+    await trainer.saveModel(join(folder, 'adapter'));
+  });
+  expect(readdirSync(join(folder, 'adapter')).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
 });
