@@ -2,6 +2,7 @@
 // the same order. With keys down and queries across, P' and dS' come out of their products in the very registers in which
 // dV += P' dY and dK += dS' Q take them. For head_dim 256 a block makes one half of the columns of dK and dV.
 #pragma once
+#include "flash/bend.cuh"
 #include "flash/shape.h"
 #include "flash/tile.cuh"
 
@@ -18,7 +19,7 @@ template <int D> struct KeysTile {
   static constexpr size_t bytes(int stages) { return size_t(2 * keys * kRowBytes<D> + stages * stage); }
 };
 
-template <class T, int D, bool causal>
+template <class T, int D, bool causal, bool bent>
 __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
     backward_keys_kernel(const Shape s, const T* dy, const T* qkv, const Statistics rows, T* dqkv, int stages) {
   using Tile = KeysTile<D>;
@@ -63,7 +64,8 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
       if (i0 >= s.tokens || w0 >= s.tokens || (causal && w0 > i0 + kPart - 1) || w0 + 16 * kTiles - 1 < s.first_key(b, i0))
         continue;
       const Address q_part = stage + part * kRowBytes<D>, y_part = q_part + kY;
-      float p[kTiles][kPart / 8][4], ds[kTiles][kPart / 8][4];
+      float p[kTiles][kPart / 8][4], ds[kTiles][kPart / 8][4], slope[bent ? kTiles : 1][kPart / 8][4];
+      const Bend<true> bend(s, kv * s.group + round / a_head);
       multiply_rows<T, D>(p, k_own + row_lane<D>(lane), q_part + column_lane<D>(lane));
       const bool edge = (causal && w0 + 16 * kTiles - 1 > i0) || w0 < s.first_key(b, i0 + kPart - 1);
 #pragma unroll
@@ -74,8 +76,9 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
         for (int m = 0; m < kTiles; m++)
 #pragma unroll
           for (int r = 0; r < 4; r++) {
-            p[m][n][r] = exp2_fast(fmaf(p[m][n][r], scale, -(r % 2 ? lse.y : lse.x)));
             const int i = i0 + n * 8 + 2 * t + r % 2, j = w0 + m * 16 + g + r / 2 * 8;
+            if constexpr (bent) p[m][n][r] = exp2_fast(bend(p[m][n][r] * scale, i, j, slope[m][n][r]) - (r % 2 ? lse.y : lse.x));
+            else p[m][n][r] = exp2_fast(fmaf(p[m][n][r], scale, -(r % 2 ? lse.y : lse.x)));
             if (edge && ((causal && j > i) || j < seen[r % 2])) p[m][n][r] = 0;
           }
       }
@@ -87,7 +90,10 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
 #pragma unroll
         for (int m = 0; m < kTiles; m++)
 #pragma unroll
-          for (int r = 0; r < 4; r++) ds[m][n][r] = p[m][n][r] * (ds[m][n][r] - (r % 2 ? delta.y : delta.x));
+          for (int r = 0; r < 4; r++) {
+            ds[m][n][r] = p[m][n][r] * (ds[m][n][r] - (r % 2 ? delta.y : delta.x));
+            if constexpr (bent) ds[m][n][r] *= slope[m][n][r];
+          }
       }
 #pragma unroll
       for (int m = 0; m < kTiles; m++)

@@ -2,6 +2,7 @@
 // again, as the block that sums over queries does (backward_keys.cuh): no two blocks add to the same place, so the result
 // repeats bit for bit.
 #pragma once
+#include "flash/bend.cuh"
 #include "flash/shape.h"
 #include "flash/tile.cuh"
 
@@ -16,7 +17,7 @@ template <int D> struct QueriesTile {
   static constexpr size_t bytes(int stages) { return size_t(2 * queries * kRowBytes<D> + stages * stage); }
 };
 
-template <class T, int D, bool causal>
+template <class T, int D, bool causal, bool bent>
 __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
     backward_queries_kernel(const Shape s, const T* dy, const T* qkv, const Statistics rows, T* dqkv, int stages) {
   using Tile = QueriesTile<D>;
@@ -52,6 +53,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
     }
 
   const float scale = s.scale * kLog2E;
+  const Bend<true> bend(s, h);
   float dq[kTiles][D / 8][4] = {};
   for (int j0 = begin, round = 0; j0 < end; j0 += kKeys, round++) {
     const Address stage = stage0 + (stages == 2 ? round % 2 * Tile::stage : 0);
@@ -60,7 +62,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
     if (stages == 2 && j0 + kKeys < end) fetch(j0 + kKeys, stage0 + (round + 1) % 2 * Tile::stage);
     const bool seen = w0 < s.tokens && (!causal || j0 < w0 + 16 * kTiles) && j0 + kKeys > s.first_key(b, w0);
     if (seen) {
-      float p[kTiles][kKeys / 8][4], ds[kTiles][kKeys / 8][4];
+      float p[kTiles][kKeys / 8][4], ds[kTiles][kKeys / 8][4], slope[bent ? kTiles : 1][kKeys / 8][4];
       multiply_rows<T, D>(p, q_own + row_lane<D>(lane), stage + column_lane<D>(lane));
       const bool edge = j0 + kKeys > s.tokens || (causal && j0 + kKeys - 1 > w0) || j0 < s.first_key(b, w0 + 16 * kTiles - 1);
 #pragma unroll
@@ -74,7 +76,8 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
               float& x = p[m][n][2 * r + e];
-              x = exp2_fast(fmaf(x, scale, -lse[m][r]));
+              if constexpr (bent) x = exp2_fast(bend(x * scale, i, j0 + n * 8 + 2 * t + e, slope[m][n][2 * r + e]) - lse[m][r]);
+              else x = exp2_fast(fmaf(x, scale, -lse[m][r]));
               if (n * 8 + e < first || n * 8 + e >= last) x = 0;
             }
         }
@@ -88,6 +91,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
           for (int r = 0; r < 4; r++) {
             ds[m][2 * n][r] = p[m][2 * n][r] * (ds[m][2 * n][r] - delta[m][r / 2]);
             ds[m][2 * n + 1][r] = p[m][2 * n + 1][r] * (ds[m][2 * n + 1][r] - delta[m][r / 2]);
+            if constexpr (bent) ds[m][2 * n][r] *= slope[m][2 * n][r], ds[m][2 * n + 1][r] *= slope[m][2 * n + 1][r];
           }
           as_fragment<T>(fragment[m][n], ds[m][2 * n], ds[m][2 * n + 1]);
         }

@@ -7,15 +7,19 @@
 namespace ds {
 namespace flash {
 
-// f(head_dim, causal), both as std::integral_constant.
-template <class F> const char* by_shape(const Shape& s, const F& f) {
-  const auto masked = [&](auto d) { return s.causal ? f(d, std::true_type{}) : f(d, std::false_type{}); };
+// f(head_dim) as a std::integral_constant.
+template <class F> const char* by_head_dim(const Shape& s, const F& f) {
   switch (s.head_dim) {
-    case 64: return masked(std::integral_constant<int, 64>{});
-    case 96: return masked(std::integral_constant<int, 96>{});
-    case 128: return masked(std::integral_constant<int, 128>{});
-    default: return masked(std::integral_constant<int, 256>{});
+    case 64: return f(std::integral_constant<int, 64>{});
+    case 96: return f(std::integral_constant<int, 96>{});
+    case 128: return f(std::integral_constant<int, 128>{});
+    default: return f(std::integral_constant<int, 256>{});
   }
+}
+
+// f(head_dim, causal), likewise.
+template <class F> const char* by_shape(const Shape& s, const F& f) {
+  return by_head_dim(s, [&](auto d) { return s.causal ? f(d, std::true_type{}) : f(d, std::false_type{}); });
 }
 
 // Two stages where they fit.

@@ -2,6 +2,7 @@
 // keys with a running maximum and sum. Scores, probabilities and output stay in registers; a warp has rows of its own. Values
 // are on their way while the scores are made, the next keys while the probabilities meet the values.
 #pragma once
+#include "flash/bend.cuh"
 #include "flash/shape.h"
 #include "flash/tile.cuh"
 
@@ -14,7 +15,8 @@ template <int D> struct ForwardTile {
   static constexpr size_t bytes = size_t(queries + 2 * keys) * kRowBytes<D>;
 };
 
-template <class T, int D, bool causal>
+// `bent`: scores are capped or fall with distance; they are then in units of log2 e from the start.
+template <class T, int D, bool causal, bool bent>
 __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(const Shape s, const T* qkv, T* y, float* lse) {
   using Tile = ForwardTile<D>;
   constexpr int kTiles = Tile::tiles, kKeys = Tile::keys, kColumns = kKeys / 8;
@@ -31,7 +33,8 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(con
   const Address q_lane = q_room + warp * 16 * kTiles * kRowBytes<D> + row_lane<D>(lane);
   const Address k_lane = k_room + column_lane<D>(lane), v_lane = v_room + row_lane<D>(lane);
 
-  const float scale = s.scale * kLog2E;
+  const float scale = bent ? 1.0f : s.scale * kLog2E;
+  const Bend<true> bend(s, h);
   float out[kTiles][D / 8][4] = {}, top[kTiles][2], sum[kTiles][2];
 #pragma unroll
   for (int m = 0; m < kTiles; m++) top[m][0] = top[m][1] = -INFINITY, sum[m][0] = sum[m][1] = 0;
@@ -49,6 +52,17 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(con
     float score[kTiles][kColumns][4];
     if (working) {
       multiply_rows<T, D>(score, q_lane, k_lane);
+      if constexpr (bent) {
+#pragma unroll
+        for (int m = 0; m < kTiles; m++)
+#pragma unroll
+          for (int n = 0; n < kColumns; n++)
+#pragma unroll
+            for (int r = 0; r < 4; r++) {
+              float slope;
+              score[m][n][r] = bend(score[m][n][r] * (s.scale * kLog2E), w0 + m * 16 + g + r / 2 * 8, j0 + n * 8 + 2 * t + r % 2, slope);
+            }
+      }
       if (j0 + kKeys > s.tokens || (causal && j0 + kKeys - 1 > w0) || j0 < s.first_key(b, w0 + 16 * kTiles - 1)) {
 #pragma unroll
         for (int m = 0; m < kTiles; m++)
@@ -114,7 +128,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1) forward_kernel(con
       total += __shfl_xor_sync(0xffffffffu, total, 2);
       factor[m][r] = 1 / total;
       const int i = w0 + m * 16 + g + r * 8;
-      if (t == 0 && i < s.tokens) lse[head * int64_t(s.tokens) + i] = fmaf(top[m][r], s.scale, logf(total));
+      if (t == 0 && i < s.tokens) lse[head * int64_t(s.tokens) + i] = fmaf(top[m][r], bent ? kLn2 : s.scale, logf(total));
     }
   store_rows<T, D>(out, factor, q_room + warp * 16 * kTiles * kRowBytes<D>, y + (b * int64_t(s.tokens) + w0) * s.wide() + h * D, s.wide(),
                    s.tokens - w0);

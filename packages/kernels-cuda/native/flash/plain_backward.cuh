@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kPlainThreads) plain_keys_kernel(const Shape s
   float dk[R][D / 16] = {}, dv[R][D / 16] = {};
   const int end = s.last_query(b, j0, N);
   for (int h = kv * s.group; h < (kv + 1) * s.group; h++) {
-    const Bend bend(s, h);
+    const Bend<false> bend(s, h);
     const int64_t row = int64_t(b) * s.heads + h;
     for (int i0 = s.first_query(j0) / N * N; i0 < end; i0 += N) {
       __syncthreads();
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kPlainThreads) plain_queries_kernel(const Shap
   const T* sequence = qkv + first * token;
   const float scale = s.scale * kLog2E;
   const bool bent = s.bent();
-  const Bend bend(s, h);
+  const Bend<false> bend(s, h);
 
   load_plain<N, D>(q, sequence + i0 * token + int64_t(h) * s.head_dim, token, s.tokens - i0, s.head_dim);
   load_plain<N, D>(g, dy + (first + i0) * s.wide() + int64_t(h) * s.head_dim, s.wide(), s.tokens - i0, s.head_dim);

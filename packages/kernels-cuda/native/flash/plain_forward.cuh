@@ -19,7 +19,7 @@ template <class T, int D> __global__ void __launch_bounds__(kPlainThreads) plain
   const T* sequence = qkv + b * int64_t(s.tokens) * token;
   const float scale = s.scale * kLog2E;
   const bool bent = s.bent();
-  const Bend bend(s, h);
+  const Bend<false> bend(s, h);
 
   float out[R][D / 16] = {}, top[R], sum[R];
 #pragma unroll

@@ -112,6 +112,11 @@ template <class T> const char* forward(const Shape& s, const T* qkv, T* y, float
 template <class T>
 const char* backward(const Shape& s, const T* dy, const T* qkv, const Statistics& rows, T* dqkv, cudaStream_t stream);
 
+// Likewise, for scores that are capped or fall with distance; causal alone.
+template <class T> const char* bent_forward(const Shape& s, const T* qkv, T* y, float* lse, cudaStream_t stream);
+template <class T>
+const char* bent_backward(const Shape& s, const T* dy, const T* qkv, const Statistics& rows, T* dqkv, cudaStream_t stream);
+
 // In f32 arithmetic without tensor cores: every head_dim up to kMostPlain, dropout, any alignment.
 constexpr int kMostPlain = 256;
 template <class T> const char* plain_forward(const Shape& s, const T* qkv, T* y, float* lse, cudaStream_t stream);

@@ -1,6 +1,6 @@
 // Attention: which kernel a call takes. bf16 and f16 without dropout go to cuDNN where it serves them, then to our tensor-core
-// kernels; everything else (f32, dropout, capped or biased scores, other head_dims, unaligned views) to the plain ones. Rows of several documents take our kernels,
-// which pass over what is not seen.
+// kernels; everything else (f32, dropout, other head_dims, unaligned views) to the plain ones. Rows of several documents, capped
+// scores and ALiBi take our kernels: those pass over what is not seen, and cuDNN has no such scores.
 // DEEPSPEED_TS_ATTENTION=cudnn|flash|plain chooses: flash passes cuDNN over, plain takes the plain kernels alone, and cudnn asks
 // that the library be there.
 #include <cstdlib>
@@ -78,7 +78,7 @@ const char* not_served(const char* op) {
 }
 
 bool tensor_cores(const Shape& s, int dtype, std::initializer_list<const void*> tensors) {
-  if (dtype == F32 || s.dropped != 0 || s.bent() || choice() == Choice::kPlain || !(s.scale > 0)) return false;
+  if (dtype == F32 || s.dropped != 0 || (s.bent() && !s.causal) || choice() == Choice::kPlain || !(s.scale > 0)) return false;
   if (device_properties().major < 8 || device_properties().shared_memory < 99 * 1024) return false;
   for (const void* tensor : tensors)
     if (!is_aligned(tensor, 16)) return false;
@@ -99,11 +99,16 @@ KERNEL(attention, kFloats) {
     if (served != Served::kNo) return served == Served::kYes ? nullptr : error;
     if ((error = not_served("attention")) != nullptr) return error;
   }
-  if (tensor_cores(s, qkv.dtype, {qkv.data, y.data}))
-    return qkv.dtype == BF16 ? flash::forward(s, qkv.as<const bf16>(), y.as<bf16>(), lse, c.stream)
-                             : flash::forward(s, qkv.as<const f16>(), y.as<f16>(), lse, c.stream);
+  const bool fast = tensor_cores(s, qkv.dtype, {qkv.data, y.data});
   by_float(qkv.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
+    if constexpr (sizeof(T) == 2) {
+      if (fast) {
+        const auto forward = s.bent() ? flash::bent_forward<T> : flash::forward<T>;
+        error = forward(s, qkv.as<const T>(), y.as<T>(), lse, c.stream);
+        return;
+      }
+    }
     error = flash::plain_forward(s, qkv.as<const T>(), y.as<T>(), lse, c.stream);
   });
   return error;
@@ -144,7 +149,8 @@ KERNEL(attention_backward, kFloats) {
     if (error != nullptr) return;
     if constexpr (sizeof(T) == 2) {
       if (fast) {
-        error = flash::backward(s, gradient, input, statistics, dqkv.as<T>(), c.stream);
+        const auto backward = s.bent() ? flash::bent_backward<T> : flash::backward<T>;
+        error = backward(s, gradient, input, statistics, dqkv.as<T>(), c.stream);
         return;
       }
     }

@@ -92,6 +92,19 @@ const elementwise: readonly Case[] = [
     attrs: { rotatedHeads: 40, headDim: 64, sign: 1, position: 0, rotaryDim: 64 },
     keep: [1, 2],
   },
+  {
+    op: 'rope',
+    inputs: [randn([2, 1024, 48 * 80]), randn([1024, 16], 0.5, 1), randn([1024, 16], 0.5, 2)],
+    attrs: { rotatedHeads: 32, headDim: 80, sign: 1, position: 0, rotaryDim: 32 },
+    keep: [1, 2],
+  },
+  { op: 'relu', inputs: [randn([1025, 3072])] },
+  { op: 'relu_backward', inputs: [randn([1025, 3072]), randn([1025, 3072], 1, 1)] },
+  { op: 'geglu', inputs: [randn([515, 18_432], 2)], attrs: { tanh: 1 } },
+  { op: 'geglu_backward', inputs: [randn([515, 9216]), randn([515, 18_432], 2, 1)], attrs: { tanh: 1 } },
+  { op: 'softcap', inputs: [randn([515, 32_001], 40)], attrs: { cap: 30 } },
+  { op: 'swap_heads', inputs: [randn([2, 1001, 3 * 64 * 96])], attrs: { groups: 64, heads: 3 } },
+  { op: 'swap_heads', inputs: [randn([2, 1001, 3 * 64 * 96])], attrs: { groups: 3, heads: 64 } },
   { op: 'embedding', inputs: [randn([50_304, 768]), ids(50_304, 4, 1024)] },
   { op: 'embedding_backward', inputs: [randn([4096, 768]), ids(50_304, 4096)], attrs: { accumulate: 0 }, outputs: [randn([50_304, 768])] },
   { op: 'embedding_backward', inputs: [randn([4096, 771]), ids(19, 4096)], attrs: { accumulate: 1 }, outputs: [randn([19, 771])] },
@@ -112,9 +125,30 @@ const rows: readonly Case[] = [
     { op: 'layer_norm', inputs: [x, w, b, r], attrs: { eps: 1e-5 } },
     { op: 'layer_norm_backward', inputs: [r, x, w, stats, x], attrs: { accumulateW: 1, accumulateB: 0 }, outputs: [x, w, b], keep: [3] },
     { op: 'rms_norm', inputs: [x, w, r], attrs: { eps: 1e-5, offset: 0 } },
-    { op: 'rms_norm_backward', inputs: [r, x, w, rms], attrs: { accumulateW: 1 }, outputs: [x, w], keep: [3] },
+    { op: 'rms_norm_backward', inputs: [r, x, w, rms], attrs: { accumulateW: 1, offset: 0 }, outputs: [x, w], keep: [3] },
     { op: 'softmax', inputs: [x] },
     { op: 'softmax_backward', inputs: [r, positive([n!, c!], 0.01, 5)] },
+  ];
+});
+
+const headNorms: readonly Case[] = [
+  [32, 8, 128],
+  [8, 4, 256],
+  [3, 1, 96],
+].flatMap(([count, kvHeads, headDim]): Case[] => {
+  const attrs = { heads: count!, kvHeads: kvHeads!, headDim: headDim!, eps: 1e-6, offset: 1 };
+  const width = (count! + 2 * kvHeads!) * headDim!;
+  const [qkv, dy, wq, wk] = [randn([2, 1001, width]), randn([2, 1001, width], 1, 1), randn([headDim!], 1, 2), randn([headDim!], 1, 3)];
+  const stats = positive([2, 1001, count! + kvHeads!], 0.5, 4);
+  return [
+    { op: 'head_norm', inputs: [qkv, wq, wk], attrs },
+    {
+      op: 'head_norm_backward',
+      inputs: [dy, qkv, wq, wk, stats],
+      attrs: { ...attrs, accumulateQ: 1, accumulateK: 0 },
+      outputs: [qkv, wq, wk],
+      keep: [4],
+    },
   ];
 });
 
@@ -191,6 +225,11 @@ const products: readonly Case[] = [
     inputs: [randn([517, 2048]), weight(32_001, 2048, 1), ids(32_001, 517)],
     attrs: { ignoreIndex: 7, softcap: 0 },
   },
+  {
+    op: 'linear_cross_entropy',
+    inputs: [randn([517, 2304]), weight(32_001, 2304, 1), ids(32_001, 517)],
+    attrs: { ignoreIndex: -100, softcap: 2 },
+  },
 ];
 
 const optimizer: readonly Case[] = [
@@ -262,7 +301,7 @@ const attentions = (
 }));
 
 describe.skipIf(gpus() === 0)('at the sizes of real models a GPU computes what the CPU does', () => {
-  for (const c of [...elementwise, ...rows, ...products, ...mixtures, ...optimizer]) {
+  for (const c of [...elementwise, ...rows, ...headNorms, ...products, ...mixtures, ...optimizer]) {
     for (const dtype of c.dtypes ?? (['f32', 'bf16'] as const)) test(`${describeCase(c)} in ${dtype}`, () => compare(c, dtype));
   }
 
