@@ -4,12 +4,15 @@
 // do not depend on padding, other rows or the device. One new token's key and value are read from qkv and written to the cache by the
 // block that reads them; more are appended first.
 #include "../device.cuh"
+#include "../flash/bend.cuh"
 
 namespace ds {
 namespace {
 
+using flash::alibi_slope;
+using flash::kLog2E;
+
 constexpr int kThreads = 256, kWarps = kThreads / 32, kBlock = 256, kShare = kBlock / kWarps;
-constexpr float kLog2E = 1.44269504088896341f;
 
 struct Shape {
   int batch, tokens, heads, kv_heads, head_dim, group, length, capacity, window, splits;
@@ -29,12 +32,6 @@ struct Shape {
     return min(begin, last(t));
   }
 };
-
-// 2^(-8 (head + 1) / n) for n heads, n a power of two; beyond the largest one in `heads` every other slope of twice as many heads.
-__device__ __forceinline__ float alibi_slope(int head, int heads) {
-  const int n = 1 << (31 - __clz(heads));
-  return exp2f(head < n ? -8.f * float(head + 1) / float(n) : -4.f * float(2 * (head - n) + 1) / float(n));
-}
 
 // How a key lies among the lanes of a warp: L of them hold it, each E elements in vectors of V.
 template <class T, int D> struct Lanes {

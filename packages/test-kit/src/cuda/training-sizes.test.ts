@@ -291,6 +291,10 @@ const attentions = (
     [3, 200, heads(3, 3, 80)],
     [2, 333, { ...heads(4, 4, 64), causal: 0 }],
     [1, 260, { ...heads(4, 2, 64), p: 0.2, seedLow: 3, step: 5, stream: 1 }],
+    [1, 1024, { ...heads(8, 4, 256), softcap: 5, window: 0, alibi: 0 }],
+    [1, 1000, { ...heads(4, 2, 128), softcap: 5, window: 300, alibi: 0 }],
+    [2, 1024, { ...heads(12, 12, 64), alibi: 1, window: 0, softcap: 0 }],
+    [1, 513, { ...heads(6, 6, 96), alibi: 1, window: 0, softcap: 0 }],
     [1, 1024, heads(4, 2, 64), [300, 1, 1, 400, 64]],
     [1, 700, heads(2, 2, 128), [1, 127, 500]],
   ] as const
@@ -307,7 +311,7 @@ describe.skipIf(gpus() === 0)('at the sizes of real models a GPU computes what t
 
   for (const { qkv, attrs, positions } of attentions) {
     for (const dtype of ['f32', 'bf16', 'f16'] as const) {
-      test(`attention ${JSON.stringify(qkv.shape)}, ${attrs.heads}/${attrs.kvHeads} heads of ${attrs.headDim}, dropout ${attrs.p}${positions.length > 0 ? ', documents' : ''}, in ${dtype}`, () => {
+      test(`attention ${JSON.stringify(qkv.shape)}, ${attrs.heads}/${attrs.kvHeads} heads of ${attrs.headDim}, dropout ${attrs.p}${'softcap' in attrs ? (attrs.alibi ? ', alibi' : ', soft cap') : ''}${positions.length > 0 ? ', documents' : ''}, in ${dtype}`, () => {
         const forward: Case = { op: 'attention', inputs: [qkv, ...positions], attrs };
         const [y, lse] = compare(forward, dtype);
         const dy = randn(y!.shape, 1, 5);
