@@ -33,9 +33,10 @@ const times = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 /** Tests an implementation of `Communicator` with real processes. */
 export function communicatorContract(name: string, options: CommunicatorContractOptions): void {
-  const start = (size: number, args: Omit<ScenarioArgs, 'open'>, extra: Record<string, string> = {}): Promise<World<RankResult>> =>
+  const start = (size: number, args: ScenarioArgs, extra: Record<string, string> = {}): Promise<World<RankResult>> =>
     spawnWorld(program, size, {
-      args: { open: options.open.href, foreignDescriptors: options.foreignDescriptors, ...args },
+      args: { foreignDescriptors: options.foreignDescriptors, ...args },
+      given: options.open,
       env: (rank) => ({ ...options.env?.(rank), ...extra }),
     });
   for (const size of options.sizes) describe(`${name}, ${size} ranks`, () => agreeingRanks(size, start, options));
@@ -49,7 +50,7 @@ interface Disagreements {
   readonly after: Failure;
 }
 
-type Start = (size: number, args: Omit<ScenarioArgs, 'open'>, extra?: Record<string, string>) => Promise<World<RankResult>>;
+type Start = (size: number, args: ScenarioArgs, extra?: Record<string, string>) => Promise<World<RankResult>>;
 
 function agreeingRanks(size: number, start: Start, { dropsNaNs = false }: CommunicatorContractOptions): void {
   let ranks: RankResult[];

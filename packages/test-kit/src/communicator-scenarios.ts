@@ -25,8 +25,6 @@ export interface OpenedRank {
 export type OpenRank = () => Promise<OpenedRank>;
 
 export interface ScenarioArgs {
-  /** Module whose default export is an {@link OpenRank}. */
-  readonly open: string;
   readonly scenarios: readonly Scenario[];
   readonly cases?: readonly CollectiveCase[];
   /** See CommunicatorContractOptions. */
@@ -37,9 +35,9 @@ export interface Stage extends OpenedRank {
   readonly context: RankContext<ScenarioArgs>;
 }
 
-/** A rank of the communicator contract. */
+/** A rank of the communicator contract; the given module's default export opens it. */
 export default async function rank(context: RankContext<ScenarioArgs>): Promise<unknown> {
-  const { default: open } = (await import(context.args.open)) as { default: OpenRank };
+  const open = (await context.given()) as OpenRank;
   const { foreignDescriptors = false } = context.args;
   const before = held(foreignDescriptors);
   const { communicator, device } = await open();

@@ -1,7 +1,5 @@
 import type { RankError, RankMessage, RankProgram } from './spawn-world.js';
 
-// One rank of spawnWorld(): gets its arguments from the test, runs the module's default export, answers with its result.
-
 const send = (message: RankMessage): Promise<void> =>
   new Promise((resolve, reject) => process.send!(message, (error: Error | null) => (error ? reject(error) : resolve())));
 
@@ -12,19 +10,25 @@ function asData(thrown: unknown): RankError {
   return JSON.parse(JSON.stringify({ name, message, code, rank, peer })) as RankError;
 }
 
-async function main({ args }: { args: unknown }): Promise<void> {
+type Load = () => Promise<{ default: unknown }>;
+
+async function main(load: Load, given: Load | undefined, args: unknown): Promise<void> {
   // From here on only the program's own work keeps the process alive, so what it leaves behind shows.
   process.channel?.unref();
   try {
-    const module = (await import(process.argv[2]!)) as { default: RankProgram };
+    const program = (await load()).default as RankProgram;
     const rank = Number(process.env.RANK);
     const size = Number(process.env.WORLD_SIZE);
-    await send({ value: await module.default({ rank, size, args, say: (word) => void send({ say: word }) }) });
+    const context = { rank, size, args, say: (word: string) => void send({ say: word }), given: async () => (await given?.())?.default };
+    await send({ value: await program(context) });
   } catch (error) {
     await send({ error: asData(error) });
     process.exitCode = 1;
   }
 }
 
-process.once('disconnect', () => process.exit(1));
-process.once('message', (message) => void main(message as { args: unknown }));
+/** One rank of spawnWorld(): gets its arguments from the test, runs the default export of a module, answers with its result. */
+export function runRank(load: Load, given?: Load): void {
+  process.once('disconnect', () => process.exit(1));
+  process.once('message', ({ args }: { args: unknown }) => void main(load, given, args));
+}

@@ -1,14 +1,15 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { bundleOf } from './rank-bundle.js';
 
 /** What a rank's program gets. */
 export interface RankContext<A = unknown> {
   readonly rank: number;
   readonly size: number;
   readonly args: A;
+  /** The default export of the module of {@link SpawnOptions.given}. */
+  given(): Promise<unknown>;
   /** Tells the test how far this rank is; see {@link World.heard}. */
   say(word: string): void;
 }
@@ -37,6 +38,8 @@ export interface RankOutcome<T> {
 
 export interface SpawnOptions<A> {
   readonly args?: A;
+  /** A module for programs that take a part of what they do from their test. */
+  readonly given?: URL;
   /** Variables for every rank, or for each; they come after RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. */
   readonly env?: Readonly<Record<string, string>> | ((rank: number) => Readonly<Record<string, string>>);
   /** After this many milliseconds every rank that still runs is killed. Default 60000. */
@@ -50,13 +53,13 @@ export type RankMessage = { say: string } | { value: unknown } | { error: RankEr
  * outlives the test process.
  */
 export async function spawnWorld<T, A = unknown>(module: URL, size: number, options: SpawnOptions<A> = {}): Promise<World<T>> {
-  const port = await freePort();
+  const [bundle, port] = await Promise.all([bundleOf(module, options.given), freePort()]);
   const { env = {}, timeoutMs = 60_000, args } = options;
   const ranks = Array.from({ length: size }, (_, rank) => {
     const place = { RANK: rank, LOCAL_RANK: rank, WORLD_SIZE: size, LOCAL_WORLD_SIZE: size, MASTER_ADDR: '127.0.0.1', MASTER_PORT: port };
     const words = Object.entries(place).map(([name, value]) => [name, String(value)]);
-    const child = fork(fileURLToPath(new URL('./rank-main.ts', import.meta.url)), [module.href], {
-      execArgv: ['--conditions=@deepspeed-ts/source', '--import', tsx()],
+    const child = fork(bundle, {
+      execArgv: ['--enable-source-maps'],
       env: { ...process.env, NODE_OPTIONS: '', ...Object.fromEntries(words), ...(typeof env === 'function' ? env(rank) : env) },
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       serialization: 'advanced',
@@ -160,10 +163,6 @@ export async function freePort(): Promise<number> {
   server.close();
   await once(server, 'close');
   return port;
-}
-
-function tsx(): string {
-  return pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
 }
 
 function report({ rank, code, signal, error, output }: RankOutcome<unknown>): string {
