@@ -67,7 +67,7 @@ export const absentSection = defineSection({
     graph_harvesting: foreign('it captures CUDA graphs of PyTorch; DEEPSPEED_TS_CUDA_GRAPHS=1 captures ours'),
     hybrid_engine: planned(
       '0.3',
-      'generation inside training does not exist yet',
+      'generate(model, prompts) writes in the middle of training at every stage and needs no section; several GPUs for one copy of the weights do not exist yet',
       'max_out_tokens inference_tp_size release_inference_cache pin_parameters tp_gather_partition_size',
     ),
     pipeline: planned(
