@@ -109,7 +109,20 @@ export const exact: Record<string, Case> = {
     attrs: [1, 1],
   },
   rms_norm: { op: 'rms_norm', inputs: [x, w], outputs: [zeros('f32', [rows, columns]), zeros('f32', [rows, 1])], attrs: [1e-5, 0] },
-  rms_norm_backward: { op: 'rms_norm_backward', inputs: [dy, x, w, stats(1)], outputs: [zeros('f32', [rows, columns]), w], attrs: [1] },
+  rms_norm_backward: { op: 'rms_norm_backward', inputs: [dy, x, w, stats(1)], outputs: [zeros('f32', [rows, columns]), w], attrs: [1, 0] },
+  head_norm: {
+    op: 'head_norm',
+    inputs: [values([rows, 6 * 45], 1), values([45], 2), values([45], 3)],
+    outputs: [zeros('f32', [rows, 6 * 45]), zeros('f32', [rows, 5])],
+    attrs: [4, 1, 45, 1e-6, 1],
+  },
+  head_norm_backward: {
+    op: 'head_norm_backward',
+    inputs: [values([rows, 6 * 45], 1), values([rows, 6 * 45], 2), values([45], 3), values([45], 4), stats(5)],
+    outputs: [zeros('f32', [rows, 6 * 45]), values([45], 5), values([45], 6)],
+    attrs: [4, 1, 45, 1e-6, 1, 1, 0],
+  },
+  swap_heads: { op: 'swap_heads', inputs: [values([rows, 12 * 9], 1)], outputs: [zeros('f32', [rows, 12 * 9])], attrs: [4, 3] },
   softmax_backward: { op: 'softmax_backward', inputs: [dy, x], outputs: [zeros('f32', [rows, columns])], attrs: [] },
   embedding_backward: {
     op: 'embedding_backward',
@@ -122,6 +135,8 @@ export const exact: Record<string, Case> = {
 /** Kernels with an exponential, which rounds twice per step where there is no FMA. */
 export const exponential: Record<string, Case> = {
   gelu: { op: 'gelu', inputs: [values([n], 1)], outputs: [zeros('f32', [n])], attrs: [1] },
+  geglu: { op: 'geglu', inputs: [values([rows, 2 * columns], 1)], outputs: [zeros('f32', [rows, columns])], attrs: [1] },
+  softcap: { op: 'softcap', inputs: [values([n], 1)], outputs: [zeros('f32', [n])], attrs: [2] },
   'gelu by erf': { op: 'gelu', inputs: [values([n], 1)], outputs: [zeros('f32', [n])], attrs: [0] },
   gelu_backward: { op: 'gelu_backward', inputs: [values([n], 2), values([n], 1)], outputs: [zeros('f32', [n])], attrs: [1] },
   swiglu: { op: 'swiglu', inputs: [values([rows, 2 * columns], 1)], outputs: [zeros('f32', [rows, columns])], attrs: [] },
