@@ -10,10 +10,11 @@ bash run.sh test [vitest arguments]    the GPU tests; skipped with a message whe
 bash run.sh ops [names]                the op contract with a process for each op
 bash run.sh bench gpu [options]        training steps through the engine (--shape --batch --stage --precision --world --steps --checkpoint)
 bash run.sh bench trainer [options]    what the Trainer costs beside the bare engine (--shape --batch --accumulation --stage --precision --steps)
+bash run.sh bench decode [options]     generation (--device cuda --shape --batch --prompt --new --graphs --sample)
 bash run.sh bench kernels [names]      each kernel beside the GPU's copy bandwidth and matmul rate
 bash run.sh bench load [options]       loads a model directory (--shape --device --first-loss), beside a bare read of its file
 bash run.sh bench curve --out FOLDER   losses for bench/peers/torch_curve.py to lay PyTorch's beside
-bash run.sh bench peers [train ...|kernels|curve FOLDER]   PyTorch on the same work, where python3 has it
+bash run.sh bench peers [train ...|kernels|decode ...|curve FOLDER]   PyTorch on the same work, where python3 has it
 bash run.sh sanitize [memcheck|racecheck ...]  the op contract under compute-sanitizer
 bash run.sh vitest ARGUMENTS           vitest itself, for example: vitest run packages/test-kit/src/cpu.test.ts
 bash run.sh node ARGUMENTS             a script, from TypeScript source
@@ -99,7 +100,7 @@ bench() {
   local what=${1:-}
   [ $# -gt 0 ] && shift
   case $what in
-    gpu | trainer | kernels | curve | load) script bench/src/main.ts "$what" "$@" ;;
+    gpu | trainer | kernels | curve | load | decode) script bench/src/main.ts "$what" "$@" ;;
     peers) peers "$@" ;;
     *) usage; return 2 ;;
   esac
@@ -109,6 +110,7 @@ peers() {
   case ${1:-} in
     train) shift; python3 bench/peers/torch_train.py "$@" ;;
     kernels) shift; python3 bench/peers/torch_kernels.py "$@" ;;
+    decode) shift; python3 bench/peers/torch_decode.py "$@" ;;
     curve) shift; python3 bench/peers/torch_curve.py "$@" ;;
     *)
       python3 bench/peers/torch_train.py --shape gpt2-124m --batch 32 --mode compile
