@@ -12,6 +12,11 @@ __constant__ float kValues[16] = {kNf4Values[0],  kNf4Values[1],  kNf4Values[2],
                                   kNf4Values[6],  kNf4Values[7],  kNf4Values[8],  kNf4Values[9], kNf4Values[10], kNf4Values[11],
                                   kNf4Values[12], kNf4Values[13], kNf4Values[14], kNf4Values[15]};
 
+// Constants, for a function of the host's that computed them while a kernel runs would trap.
+__constant__ float kBoundaries[15] = {nf4_boundary(0),  nf4_boundary(1),  nf4_boundary(2),  nf4_boundary(3),  nf4_boundary(4),
+                                      nf4_boundary(5),  nf4_boundary(6),  nf4_boundary(7),  nf4_boundary(8),  nf4_boundary(9),
+                                      nf4_boundary(10), nf4_boundary(11), nf4_boundary(12), nf4_boundary(13), nf4_boundary(14)};
+
 // ---- to codes ------------------------------------------------------------------------------------------------
 // A half warp takes a block, each lane four elements that lie together.
 constexpr int kLaneElements = 4, kBlockLanes = int(kQuantizedBlock) / kLaneElements, kBlocksInThreads = kThreads / kBlockLanes;
@@ -21,7 +26,7 @@ __device__ __forceinline__ int int8_code(float x) { return __float2int_rn(__fmul
 __device__ __forceinline__ int nf4_code(float x) {
   int code = 0;
 #pragma unroll
-  for (int i = 0; i < 15; i++) code += x > nf4_boundary(i);
+  for (int i = 0; i < 15; i++) code += x > kBoundaries[i];
   return code;
 }
 
