@@ -13,7 +13,6 @@ bash run.sh bench trainer [options]    what the Trainer costs beside the bare en
 bash run.sh bench decode [options]     generation (--device cuda --shape --batch --prompt --new --graphs --sample)
 bash run.sh bench kernels [names]      each kernel beside the GPU's copy bandwidth and matmul rate
 bash run.sh bench load [options]       loads a model directory (--shape --device --first-loss), beside a bare read of its file
-bash run.sh bench decode [options]     generation over a key/value cache (--device --shape --batch)
 bash run.sh bench curve --out FOLDER   losses for bench/peers/torch_curve.py to lay PyTorch's beside
 bash run.sh bench peers [train ...|kernels|decode ...|curve FOLDER]   PyTorch on the same work, where python3 has it
 bash run.sh sanitize [memcheck|racecheck ...]  the op contract under compute-sanitizer

@@ -2,9 +2,10 @@ import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { UsageError } from './main.js';
 
 type Options = NonNullable<ParseArgsConfig['options']>;
+type Values<O extends Options> = ReturnType<typeof parseArgs<{ args: string[]; options: O }>>['values'];
 
 /** Options of a command. @throws UsageError for one that is not there, or lacks its value */
-export function parseOptions<const O extends Options>(command: string, args: readonly string[], options: O) {
+export function parseOptions<const O extends Options>(command: string, args: readonly string[], options: O): Values<O> {
   try {
     return parseArgs({ args: [...args], options }).values;
   } catch (error) {
