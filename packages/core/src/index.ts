@@ -43,6 +43,7 @@ export * from './ops/index.js';
 export * from './pickle/index.js';
 export { type RandomContext, randomContext, withRandom } from './random/context.js';
 export { normals, philox, type RandomKey, splitSeed, streamOf, uniforms } from './random/philox.js';
+export { configJson } from './safetensors/config-json.js';
 export { dtypeOf as dtypeOfSafetensors } from './safetensors/format.js';
 export { SafetensorsFile } from './safetensors/read.js';
 export { packShards, SHARD_BYTES, shardName } from './safetensors/shards.js';

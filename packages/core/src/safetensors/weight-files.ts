@@ -2,6 +2,7 @@ import { copyFile, type FileHandle, mkdir, open, readdir, rename, rm, writeFile 
 import { dirname, join, resolve } from 'node:path';
 import { bytesOf } from '../dtype.js';
 import { numelOf } from '../tensor/tensor.js';
+import { configJson } from './config-json.js';
 import { packShards, SHARD_BYTES, shardName } from './shards.js';
 import { safetensorsHeader, type TensorPlan } from './write.js';
 
@@ -79,9 +80,9 @@ export class WeightFiles {
     if (names.size > 1) {
       const weight_map = Object.fromEntries(this.#shards.flatMap(({ name, plans }) => plans.map((plan) => [plan.name, name])));
       const total_size = this.plans.reduce((sum, plan) => sum + sizeOf(plan), 0);
-      await this.#writeJson(index, { metadata: { total_size }, weight_map });
+      await this.#writeText(index, `${JSON.stringify({ metadata: { total_size }, weight_map }, null, 2)}\n`);
     }
-    if (config) await this.#writeJson(configName, config);
+    if (config) await this.#writeText(configName, configJson(config));
     for (const companion of companions) await this.#copy(companion);
     // Files of weights of an earlier save, which libraries would find beside the new ones.
     const earlier = new RegExp(`^${weights}(-\\d{5}-of-\\d{5})?\\.safetensors$`);
@@ -131,9 +132,9 @@ export class WeightFiles {
     await this.#guarded(join(this.directory, name), () => rename(this.#pathOf(name), join(this.directory, name)));
   }
 
-  async #writeJson(name: string, value: unknown): Promise<void> {
+  async #writeText(name: string, text: string): Promise<void> {
     this.#temporary.push(name);
-    await this.#guarded(join(this.directory, name), () => writeFile(this.#pathOf(name), `${JSON.stringify(value, null, 2)}\n`));
+    await this.#guarded(join(this.directory, name), () => writeFile(this.#pathOf(name), text));
     await this.#rename(name);
   }
 

@@ -2,7 +2,7 @@ import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { CompanionFile } from '@deepspeed-ts/core';
+import { type CompanionFile, configJson } from '@deepspeed-ts/core';
 import { errorOf, type Problem, problemOf } from './agreement.js';
 import type { CheckpointDirectory } from './directory.js';
 import { CheckpointError, writeError } from './error.js';
@@ -106,7 +106,7 @@ async function finish(job: Commit, path: string, own: Report): Promise<void> {
     const index = 'model.safetensors.index.json';
     files[index] = await writeJson(join(path, index), { metadata: { total_size: totalSize }, weight_map: weightMap });
   }
-  if (job.huggingFaceConfig) files['config.json'] = await writeJson(join(path, 'config.json'), job.huggingFaceConfig);
+  if (job.huggingFaceConfig) files['config.json'] = await writeText(join(path, 'config.json'), configJson(job.huggingFaceConfig));
   for (const [name, text] of Object.entries(job.extraFiles)) files[name] = await writeText(join(path, name), text);
   for (const { name, path: from } of job.companions) files[name] = await copyNew(from, join(path, name));
   await writeJson(join(path, MANIFEST), seal({ ...job.manifest, files }));

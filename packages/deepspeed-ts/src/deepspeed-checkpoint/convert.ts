@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { encode } from '@deepspeed-ts/core';
-import { guarded, replaceFile, syncDirectory, writeJson } from '../checkpoint/files.js';
+import { configJson, encode } from '@deepspeed-ts/core';
+import { guarded, replaceFile, syncDirectory, writeJson, writeText } from '../checkpoint/files.js';
 import type { FileRecord } from '../checkpoint/io/chunks.js';
 import { MANIFEST, seal } from '../checkpoint/manifest.js';
 import { checkTag, LATEST, partName } from '../checkpoint/names.js';
@@ -110,7 +110,7 @@ async function write(
     files[index] = await writeJson(join(path, index), { metadata: { total_size: written.bytes }, weight_map: written.fileOf });
   }
   const { body, notes } = describe(checkpoint);
-  if (config) files['config.json'] = await writeJson(join(path, 'config.json'), { ...config, dtype: 'float32' });
+  if (config) files['config.json'] = await writeText(join(path, 'config.json'), configJson({ ...config, dtype: 'float32' }));
   else
     notes.push(
       'there is no config.json beside the checkpoint; Hugging Face libraries need one: name the directory of the model with --model',
