@@ -116,7 +116,9 @@ describe('flops_profiler', () => {
     const text = await printed({ top_modules: 2 });
     expect(text).toMatch(/^profile of step 2 on rank 0 of 1/);
     expect(text.match(/profile of step/g)).toHaveLength(1);
-    expect(text).toMatch(/depth 1: DecoderBlock \d.* ms, \w+ \d/);
+    // Which modules of so small a model take longest is for the clock to say, not for a test.
+    const [, first, second] = text.match(/depth 1: \w+ (\d+\.\d+) ms, \w+ (\d+\.\d+) ms$/m)!;
+    expect(Number(first)).toBeGreaterThanOrEqual(Number(second));
     expect(text).toMatch(/^ {4}transformer\.h\.0\.attn \(CausalSelfAttention\) /m);
   });
 
